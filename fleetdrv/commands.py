@@ -1,0 +1,122 @@
+"""What the commands do. Each returns its exit code; results go to stdout, progress goes to `Teller`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from fleetdrv import locked, recap, report, rollout, survey
+from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv.errors import ExitCode, Refused, worst
+from fleetdrv.events import Event
+from fleetdrv.fleet import Fleet, Lock, Result
+from fleetdrv.look import View
+from fleetdrv.plan import Outcome
+from fleetdrv.proc import interrupts
+from fleetdrv.report import Teller
+from fleetdrv.survey import Seen
+
+
+def plan(options: Options, playbook: str) -> ExitCode:
+    """Look, decide, print. Writes nothing anywhere."""
+    teller = Teller(quiet=options.quiet, log_json=options.log_json)
+    with assemble(options, playbook, teller) as crew:
+        _, seen = survey.survey(crew, crew.record())
+        views = survey.views_of(crew, seen)
+        # A left-over of ours is owed its way back, though its driver may be as wanted.
+        owes = ExitCode.CHANGES if survey.owes_something(seen) else ExitCode.DONE
+        code = worst(owes, *(_plan_code(view) for view in views.values()))
+        limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
+        if options.json:
+            nodes = {name: report.view_json(view) for name, view in views.items()}
+            print(report.document("plan", code, nodes=nodes, limits=dict(limits), effects=recap.effects(crew)))
+        else:
+            print(report.plan_text(views, limits))
+            print(_plan_words(views))
+    return code
+
+
+def drift(options: Options, playbook: str) -> ExitCode:
+    """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
+    teller = Teller(quiet=options.quiet, log_json=options.log_json)
+    with assemble(options, playbook, teller) as crew:
+        _, seen = survey.survey(crew, crew.record())
+        views = survey.views_of(crew, seen)
+        code = worst(ExitCode.DONE, *map(_drift_code, views.values()))
+        if options.json:
+            nodes = {name: report.drift_json(view) for name, view in views.items()}
+            print(report.document("drift", code, nodes=nodes, effects=recap.effects(crew)))
+        elif not (options.quiet and code is ExitCode.DONE):
+            print(report.drift_text(views))
+    return code
+
+
+def _drift_code(view: View | str) -> ExitCode:
+    if isinstance(view, str):
+        return ExitCode.FAILED
+    return ExitCode.CHANGES if view.plan.differences else ExitCode.DONE
+
+
+def apply(options: Options, playbook: str) -> ExitCode:
+    """Bring the pool to the playbook's state, or finish what an earlier run began."""
+    teller = Teller(quiet=options.quiet, log_json=options.log_json)
+    with assemble(options, playbook, teller) as crew:
+        record = crew.record()
+        run, seen = survey.survey(crew, record)
+        views = survey.views_of(crew, seen)
+        limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
+        if not survey.owes_something(seen):
+            return recap.conclude("apply", options, crew, survey.nothing_to_do(crew, seen))
+        if not options.json and not options.quiet:
+            print(report.plan_text(views, limits), flush=True)
+        _confirm(options)
+        with locked.locked(crew, views, run, record) as lock:
+            teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
+            result = _roll(crew, seen, lock)
+            locked.close(lock, result)
+        return recap.conclude("apply", options, crew, result)
+
+
+def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
+    with interrupts() as interrupted:
+        fleet = Fleet(
+            drivers=crew.drivers,
+            policy=crew.loaded.playbook.rollout,
+            lock=lock,
+            pool=crew.pool,
+            say=crew.say,
+            interrupted=interrupted,
+        )
+        for name, came in seen.items():
+            fleet.meet(name, came)
+        return fleet.run()
+
+
+_PLAN_CODES = {
+    Outcome.CONVERGED: ExitCode.DONE,
+    Outcome.CHANGEABLE: ExitCode.CHANGES,
+    Outcome.BLOCKED: ExitCode.STOPPED,
+    Outcome.INCOMPATIBLE: ExitCode.FAILED,
+    Outcome.NOT_MENDABLE: ExitCode.FAILED,
+}
+
+
+def _plan_code(view: View | str) -> ExitCode:
+    return ExitCode.FAILED if isinstance(view, str) else _PLAN_CODES[view.plan.outcome]
+
+
+def _plan_words(views: Mapping[str, View | str]) -> str:
+    changes = sum(not isinstance(v, str) and v.plan.outcome is Outcome.CHANGEABLE for v in views.values())
+    converged = sum(not isinstance(v, str) and v.plan.outcome is Outcome.CONVERGED for v in views.values())
+    rest = len(views) - changes - converged
+    others = f", {rest} that cannot be changed as they are" if rest else ""
+    return f"{changes} to change, {converged} converged{others}"
+
+
+def _confirm(options: Options) -> None:
+    """Ask on a terminal; cron has none, and asked by calling."""
+    if options.yes or options.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    print("Apply this plan? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused("not confirmed; nothing was touched")

@@ -1,0 +1,300 @@
+"""Hold one driver against one node, layer by layer. Pure.
+
+The layers must agree before a driver is done: DKMS's word for every kernel that can boot next, the file on
+disk, the loaded code, its parameters, the configuration under /etc, no conflicting module, and the playbook's
+own checks. A driver of the kernel's own tree has no build: the kernel has its files, or does not fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from fleetdrv.model import LoadedModule, NodeFacts, Sameness, plain_value
+from fleetdrv.playbook import Driver
+from fleetdrv.sources import DkmsSource
+
+
+class Layer(StrEnum):
+    """Where a node may differ from what is wanted."""
+
+    HARDWARE = "hardware"
+    BUILT = "built"
+    FILE = "file"
+    LOADED = "loaded"
+    PARAMETERS = "parameters"
+    CONFIGURATION = "configuration"
+    CONFLICTS = "conflicts"
+    CHECKS = "checks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One layer of one driver that is not as wanted."""
+
+    driver: str
+    layer: Layer
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.driver}: {self.layer}: found {self.found}, want {self.wanted}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One driver held against one node."""
+
+    driver: Driver
+    differences: tuple[Difference, ...]
+    kernels: tuple[str, ...]
+    """Kernels for which a build has to be brought onto the node. The others keep the file that they have:
+    a build put in its place would be other code than the loaded one."""
+    unload: tuple[LoadedModule, ...]
+    """Loaded modules of the driver that must leave the kernel, in the order of their unloading."""
+
+    @property
+    def layers(self) -> frozenset[Layer]:
+        """The layers that differ."""
+        return frozenset(difference.layer for difference in self.differences)
+
+    @property
+    def installs(self) -> bool:
+        """Whether a build has to be brought onto the node."""
+        return bool(self.kernels)
+
+
+def compare(driver: Driver, facts: NodeFacts) -> Comparison:
+    """Return every layer of the driver that is not as wanted, and the loaded modules that must go first.
+
+    The playbook's checks are not among them: they count once all drivers agree (`failed_checks`).
+    """
+    differences = (
+        *_hardware(driver, facts),
+        *_built(driver, facts),
+        *_loaded(driver, facts),
+        *_configured(driver, facts),
+        *_conflicts(driver, facts),
+    )
+    layers = {difference.layer for difference in differences}
+    lacking = _lacking(driver, facts)
+    # To take other versions away alone, dkms_install.sh needs a kernel; best one that does not run.
+    kernels = (lacking or facts.kernels.bootable[-1:] * (Layer.BUILT in layers)) if driver.dkms else ()
+    unload = (
+        layers & {Layer.LOADED, Layer.PARAMETERS, Layer.CONFLICTS}
+        or facts.kernels.running in lacking
+        or (facts.kernels.running in kernels and not _outlives_rebuild(driver, facts))
+        or _options_in_doubt(driver, facts)
+    )
+    return Comparison(
+        driver=driver,
+        differences=differences,
+        kernels=kernels,
+        unload=_leaving(driver, facts) if unload else (),
+    )
+
+
+def with_dependants(comparisons: Iterable[Comparison], facts: NodeFacts) -> Iterator[Comparison]:
+    """Let also those drivers go, and come back, whose modules hold one that must leave the kernel."""
+    leaving: set[str] = set()
+    for comparison in comparisons:
+        holders = {holder for module in leaving for holder in facts.loaded[module].holders}
+        if holders & set(comparison.driver.modules):
+            comparison = replace(comparison, unload=_leaving(comparison.driver, facts))
+        leaving |= {module.name for module in comparison.unload}
+        yield comparison
+
+
+def _in_kernel(driver: Driver, facts: NodeFacts) -> tuple[LoadedModule, ...]:
+    return tuple(facts.loaded[module] for module in reversed(driver.modules) if module in facts.loaded)
+
+
+def _leaving(driver: Driver, facts: NodeFacts) -> tuple[LoadedModule, ...]:
+    """The driver's own modules, then those it conflicts with."""
+    return (*_in_kernel(driver, facts), *(facts.loaded[m] for m in driver.conflicts if m in facts.loaded))
+
+
+def _conflicts(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    for module in driver.conflicts:
+        if module in facts.loaded:
+            found, wanted = f"{module} loaded", f"no {module}"
+            yield Difference(driver=driver.name, layer=Layer.CONFLICTS, found=found, wanted=wanted)
+
+
+def _hardware(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    for wanted in driver.requires_pci:
+        vendor, _, device = wanted.partition(":")
+        if not any(p == wanted or (device == "*" and p.startswith(f"{vendor}:")) for p in facts.pci):
+            yield Difference(
+                driver=driver.name, layer=Layer.HARDWARE, found="no such device", wanted=f"PCI {wanted}"
+            )
+
+
+def _built(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    """DKMS's word for each kernel, other versions that would be built again, and the files themselves."""
+    source = driver.dkms
+    if source is None:
+        for kernel in facts.kernels.bootable:
+            yield from _files(driver, facts, kernel, "the kernel")
+        return
+    wanted = f"{source.package}/{source.version} installed"
+    ours = [e for e in facts.dkms if e.name == source.package]
+    for kernel in facts.kernels.bootable:
+        found = _dkms_says(source, facts, kernel)
+        if found != "installed":
+            yield Difference(
+                driver=driver.name, layer=Layer.BUILT, found=f"{found} for {kernel}", wanted=wanted
+            )
+            continue
+        yield from _files(driver, facts, kernel, f"{source.package}/{source.version}")
+    others = sorted({e.version for e in ours if e.version != source.version})
+    if others:
+        yield Difference(
+            driver=driver.name,
+            layer=Layer.BUILT,
+            found=f"{source.package}/{', '.join(others)}",
+            wanted=f"only {source.package}/{source.version}",
+        )
+
+
+def _files(driver: Driver, facts: NodeFacts, kernel: str, origin: str) -> Iterator[Difference]:
+    for module in driver.modules:
+        if facts.file(module, kernel) is None:
+            yield Difference(
+                driver=driver.name,
+                layer=Layer.FILE,
+                found=f"no {module} for {kernel}",
+                wanted=f"{module} of {origin}",
+            )
+
+
+def _dkms_says(source: DkmsSource, facts: NodeFacts, kernel: str) -> str:
+    wanted = (source.package, source.version, kernel)
+    entry = next((e for e in facts.dkms if (e.name, e.version, e.kernel) == wanted), None)
+    # That DKMS put the kernel's own module aside for this one is as it should be.
+    remarks = entry.remark.split("; ") if entry else []
+    remark = "; ".join(remark for remark in remarks if remark != "Original modules exist")
+    return "nothing" if entry is None else f"{entry.state} {remark}".strip()
+
+
+def _lacking(driver: Driver, facts: NodeFacts) -> tuple[str, ...]:
+    """Return the kernels under which modprobe would not find the wanted version."""
+    return tuple(
+        kernel
+        for kernel in facts.kernels.bootable
+        if (driver.dkms is not None and _dkms_says(driver.dkms, facts, kernel) != "installed")
+        or any(facts.file(module, kernel) is None for module in driver.modules)
+    )
+
+
+def _loaded(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    for module in driver.modules:
+        loaded, file = facts.loaded.get(module), facts.file(module, facts.kernels.running)
+        if loaded is None or loaded.state != "live":
+            found = "not loaded" if loaded is None else f"state {loaded.state}"
+            yield Difference(
+                driver=driver.name,
+                layer=Layer.LOADED,
+                found=f"{module} {found}",
+                wanted=f"{module} {driver.version}",
+            )
+        elif file is not None:
+            sameness = loaded.identity.compare(file.identity)
+            if sameness is Sameness.DIFFERENT or (driver.strict and sameness is Sameness.REBUILT):
+                yield Difference(
+                    driver=driver.name,
+                    layer=Layer.LOADED,
+                    found=f"{module} {_code(loaded)}, other code than its file",
+                    wanted=f"the code of {file.path}",
+                )
+        if loaded is not None:
+            yield from _parameters(driver, loaded)
+
+
+def _parameters(driver: Driver, loaded: LoadedModule) -> Iterator[Difference]:
+    """Parameters that the kernel shows; one without a file in /sys cannot be read back."""
+    for name, wanted in driver.parameters.get(loaded.name, {}).items():
+        found = loaded.parameters.get(name)
+        if found is not None and plain_value(found) != plain_value(wanted):
+            yield Difference(
+                driver=driver.name,
+                layer=Layer.PARAMETERS,
+                found=f"{loaded.name}.{name}={found}",
+                wanted=f"{loaded.name}.{name}={wanted}",
+            )
+
+
+def _configured(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    for path in (_options_file(driver), f"/etc/modules-load.d/fleetdrv-{driver.name}.conf"):
+        wanted, found = _wanted_digest(driver, path), facts.configuration.get(path)
+        if found != wanted:
+            yield Difference(
+                driver=driver.name,
+                layer=Layer.CONFIGURATION,
+                found=f"{path} {'absent' if found is None else 'with other content'}",
+                wanted="absent" if wanted is None else "as the playbook says",
+            )
+
+
+def _options_file(driver: Driver) -> str:
+    return f"/etc/modprobe.d/fleetdrv-{driver.name}.conf"
+
+
+def _wanted_digest(driver: Driver, path: str) -> str | None:
+    text = driver.configuration().get(path)
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _options_in_doubt(driver: Driver, facts: NodeFacts) -> bool:
+    """Whether loaded code may run with other options than modprobe.d will say, and nothing shows it.
+
+    Other options stood there before, or one that is wanted has no file in /sys.
+    """
+    found = facts.configuration.get(_options_file(driver))
+    if found == _wanted_digest(driver, _options_file(driver)):
+        return False
+    return found is not None or any(
+        name not in module.parameters
+        for module in _in_kernel(driver, facts)
+        for name in driver.parameters.get(module.name, ())
+    )
+
+
+def failed_checks(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    """Yield failed checks; they count once all else agrees: before, they fail for reasons already named."""
+    for check in facts.checks:
+        if check.argv in driver.checks and check.exit_code != 0:
+            last = check.output.strip().splitlines()[-1:] or ["no output"]
+            yield Difference(
+                driver=driver.name,
+                layer=Layer.CHECKS,
+                found=f"{' '.join(check.argv)}: exit {check.exit_code}: {last[0]}",
+                wanted="exit 0",
+            )
+
+
+def _outlives_rebuild(driver: Driver, facts: NodeFacts) -> bool:
+    """Whether loaded code still counts as the file's when that is replaced by the same source built again."""
+    marks = [module.identity for module in _in_kernel(driver, facts)]
+    return not driver.strict and all(mark.srcversion or mark.version for mark in marks)
+
+
+def notes(drivers: Iterable[Driver], facts: NodeFacts) -> Iterator[str]:
+    """Yield what is worth telling and no cause to change anything."""
+    if facts.no_autoinstall:
+        yield "/etc/dkms/no-autoinstall is there: DKMS builds nothing for kernels that come later"
+    for driver in drivers:
+        for module in driver.modules:
+            loaded, file = facts.loaded.get(module), facts.file(module, facts.kernels.running)
+            if loaded and file and loaded.identity.compare(file.identity) is Sameness.REBUILT:
+                yield f"{module} on disk was rebuilt from the same source; the loaded code is as good"
+        for kernel, module in sorted(facts.initramfs):
+            if module in driver.conflicts:
+                yield f"{module} is in the initramfs of {kernel}, and a boot may load it: update-initramfs -u"
+
+
+def _code(loaded: LoadedModule) -> str:
+    identity = loaded.identity
+    return identity.version or identity.srcversion or identity.build_id or "of unknown origin"

@@ -1,0 +1,202 @@
+"""Everything that one command works with, made in the right order and put away again.
+
+Files first: whatever is wrong in them is told before a socket is opened or a child started. Then the
+cluster, then SSH.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetdrv import inventory, load, names, ownership
+from fleetdrv import lease as leases
+from fleetdrv.alone import LoneHost
+from fleetdrv.cluster import Cluster, KubectlCluster
+from fleetdrv.drive import NodeDriver
+from fleetdrv.effects import Effects
+from fleetdrv.errors import ClusterError, FleetdrvError, InputError, Refused
+from fleetdrv.events import Event, Level, Say
+from fleetdrv.fleet import Out
+from fleetdrv.kubectl import Proxy
+from fleetdrv.line import NodeLine
+from fleetdrv.load import Loaded
+from fleetdrv.model import Host
+from fleetdrv.ownership import Kind, Object
+from fleetdrv.proc import this_process
+from fleetdrv.records import RunRecord
+from fleetdrv.rollout import Pool
+from fleetdrv.service import KubernetesNode, Service
+from fleetdrv.ssh import Dialler
+from fleetdrv.turn import Owed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that all commands share."""
+
+    inventory: str = ""
+    limit: str = ""
+    context: str = ""
+    json: bool = False
+    log_json: bool = False
+    no_cluster: bool = False
+    quiet: bool = False
+    yes: bool = False
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Crew:
+    """A playbook, its pool, and a driver for each selected node."""
+
+    loaded: Loaded
+    pool_hosts: tuple[Host, ...]
+    drivers: Mapping[str, NodeDriver]
+    cluster: Cluster | None
+    effects: Effects
+    say: Say
+
+    @property
+    def pool_name(self) -> str:
+        """Name of the pool."""
+        return self.loaded.playbook.pool_name
+
+    def record(self) -> RunRecord | None:
+        """Return the pool's run record, if there is one."""
+        if self.cluster is None:
+            return None
+        return leases.run_record(self.cluster.lease(names.lease_name(self.pool_name)))
+
+    def survey(self, run: str) -> dict[str, Owed | FleetdrvError]:
+        """Look at all selected nodes at once. Raises Refused when a host is not the Node it claims to be."""
+        width = min(64, max(1, len(self.drivers)))
+        with ThreadPoolExecutor(width, thread_name_prefix="survey") as workers:
+            looks = {name: workers.submit(driver.look, run) for name, driver in self.drivers.items()}
+        seen: dict[str, Owed | FleetdrvError] = {}
+        refused = []
+        for name, future in looks.items():
+            try:
+                seen[name] = future.result()
+            except Refused as error:
+                refused.append(str(error))
+            except FleetdrvError as error:
+                seen[name] = error
+        if refused:
+            raise Refused("\n".join(refused))
+        return seen
+
+    def pool(self) -> tuple[Pool, Mapping[str, Out]]:
+        """Read how the pool stands."""
+        if self.cluster is None:
+            out = {name: driver.service.standing().out for name, driver in self.drivers.items()}
+            outs = {name: Out(out=is_out, ours=is_out) for name, is_out in out.items()}
+            return Pool(size=len(self.pool_hosts)), outs
+        stand = {ownership.name(node): _out(node, self.pool_name) for node in self.cluster.nodes()}
+        driven = {driver.service.node: name for name, driver in self.drivers.items()}
+        members = {host.node_name for host in self.pool_hosts}
+        foreign = sum(s.out for node, s in stand.items() if node in members and node not in driven)
+        outs = {name: stand.get(node, Out(out=True, ours=False)) for node, name in driven.items()}
+        return Pool(size=len(members), foreign_out=foreign), outs
+
+    def left_out(self) -> list[str]:
+        """Name the pool's nodes that are out of service by fleetdrv's hand."""
+        if self.cluster is None:
+            return [name for name, driver in self.drivers.items() if driver.service.standing().out]
+        members = {host.node_name for host in self.pool_hosts}
+        marked = self.cluster.nodes(names.RUN_LABEL)
+        return sorted(n for n in map(ownership.name, marked) if n in members)
+
+
+@contextmanager
+def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
+    """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused."""
+    loaded = load.playbook(Path(playbook))
+    if not options.inventory:
+        raise InputError("no inventory: name one with --inventory FILE")
+    everything = inventory.read(Path(options.inventory))
+    pool_hosts = everything.group(loaded.playbook.hosts)
+    chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
+    effects = Effects()
+    with ExitStack() as stack:
+        cluster = None
+        if options.no_cluster:
+            text = "no cluster: nothing is cordoned or drained; limits hold within this process only"
+            say(Event(node="", phase="cluster", text=text, level=Level.WARNING))
+        else:
+            cluster = open_cluster(stack, options, effects)
+            _same_cluster(cluster, loaded)
+        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
+        drivers = {}
+        for host in chosen:
+            line = NodeLine(host, dialler)
+            stack.callback(line.close)
+            service = _service(host, cluster, loaded, options.reason)
+            drivers[host.name] = NodeDriver(
+                name=host.name,
+                line=line,
+                service=service,
+                loaded=loaded,
+                say=say,
+                plan_again=plan_command(options, playbook, host.name),
+            )
+        yield Crew(
+            loaded=loaded, pool_hosts=pool_hosts, drivers=drivers, cluster=cluster, effects=effects, say=say
+        )
+
+
+def plan_command(options: Options, playbook: str, node: str) -> str:
+    """Return the command line that plans one node as this command was told to see it.
+
+    >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
+    "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
+    """
+    words = ["fleetdrv", "plan", playbook, "-i", options.inventory]
+    words += ["--context", options.context] if options.context else []
+    words += ["--no-cluster"] if options.no_cluster else []
+    return shlex.join((*words, "--limit", node))
+
+
+def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:
+    """Start the proxy for the life of a command."""
+    proxy = stack.enter_context(Proxy(context=options.context))
+    return KubectlCluster(proxy.api, effects)
+
+
+def _service(host: Host, cluster: Cluster | None, loaded: Loaded, reason: str) -> Service:
+    if cluster is None:
+        return LoneHost(host.node_name)
+    return KubernetesNode(
+        cluster=cluster,
+        node=host.node_name,
+        pool=loaded.playbook.pool_name,
+        holder=str(this_process()),
+        policy=loaded.playbook.drain,
+        reason=reason,
+        clock=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def _same_cluster(cluster: Cluster, loaded: Loaded) -> None:
+    wanted = loaded.playbook.cluster
+    try:
+        found = cluster.uid()
+    except ClusterError as error:
+        raise Refused(f"the cluster does not say which it is: {error}") from error
+    if wanted and found != wanted:
+        raise Refused(f"this is cluster {found}, the playbook is for {wanted}; choose another --context")
+
+
+def _out(node: Object, pool: str) -> Out:
+    owner = ownership.state(node)
+    ours = owner.kind is Kind.OURS and owner.record is not None and owner.record.pool == pool
+    return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours)
+
+
+def _note(text: str) -> Event:
+    return Event(node="", phase="ssh", text=text)

@@ -1,0 +1,204 @@
+"""One node's turn: look, read the debt, pay it, look again.
+
+There is no memory between two looks and no recovery code: a controller that was killed anywhere is
+continued by reading the same debts. Runs in a worker thread of its own; tells what happens as Events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fleetdrv.errors import ClusterAway, NodeError, Permanent
+from fleetdrv.events import Event, Level, Say
+from fleetdrv.follow import Line
+from fleetdrv.load import Loaded
+from fleetdrv.look import View, look
+from fleetdrv.outage import Outage
+from fleetdrv.send import Sender, Warrant
+from fleetdrv.service import NotOurs, Service
+from fleetdrv.turn import Debt, Owed, Verdict, owed
+
+MAX_ROUNDS = 24
+"""More looks than any turn needs; a turn that goes round and round is a bug, and ends here."""
+
+FRESH_SECONDS = 30.0
+"""A look that is younger serves as the first of a turn: the survey's for the nodes that start at once."""
+
+AWAY_SECONDS = 5.0
+
+
+Act = Callable[[View, Owed, Warrant], Owed | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a node's turn ended."""
+
+    node: str
+    verdict: Verdict
+    why: str = ""
+    evidence: str = ""
+    remedy: str = ""
+    seconds_out: float | None = None
+    """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeDriver:
+    """Drives one node for one run."""
+
+    name: str
+    line: Line
+    service: Service
+    loaded: Loaded
+    say: Say
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    plan_again: str = ""
+    """The command that shows this node's plan, to be typed by whoever mends it."""
+    today: Callable[[], str] = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    view: View | None = None
+    _due: Owed | None = None
+    _looked_at: float = 0.0
+    _jobs: Sender = field(init=False)
+    _outage: Outage = field(init=False)
+
+    def __post_init__(self) -> None:
+        pool = self.loaded.playbook.pool_name
+        self._jobs = Sender(line=self.line, pool=pool, now=self.now, tell=self._tell)
+        self._outage = Outage(
+            service=self.service,
+            loaded=self.loaded,
+            jobs=self._jobs,
+            tell=self._tell,
+            now=self.now,
+            today=self.today,
+            sleep=self.sleep,
+        )
+
+    def look(self, run: str) -> Owed:
+        """See how node and machine stand now, and what that makes due."""
+        self.view = look(self.line, self.loaded.playbook, self.service.standing(), run)
+        self._due, self._looked_at = owed(self.view.sight), self.now()
+        return self._due
+
+    def _look_once(self, run: str) -> Owed:
+        """Use a fresh look that nothing was done after; each serves once."""
+        due, self._due = self._due, None
+        if due is not None and self.now() - self._looked_at < FRESH_SECONDS:
+            return due
+        due = self.look(run)
+        self._due = None
+        return due
+
+    def prepare(self, warrant: Warrant) -> Owed:
+        """Do all that can be done while the node serves; return what is due then."""
+        return self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+
+    def perform(self, warrant: Warrant) -> Ending:
+        """Do the outage, or what is left of one, to its end."""
+        try:
+            due = self._pay(
+                warrant,
+                {
+                    Debt.FOLLOW: self._follow,
+                    Debt.STAGE: self._stage,
+                    Debt.OUTAGE: self._outage.begin,
+                    Debt.ROLLBACK: self._outage.roll_back,
+                    Debt.FINISH: self._outage.finish,
+                    Debt.RETURN: self._outage.give_back,
+                    Debt.RETURN_ROLLED_BACK: self._outage.give_back,
+                    Debt.LEAVE_OUT: self._outage.leave_out,
+                    Debt.LET_GO: self._outage.let_go,
+                },
+            )
+        except NotOurs:
+            raise
+        except NodeError as error:
+            self._outage.explain(error, warrant.run)
+            raise
+        return self.ending(due)
+
+    def ending(self, due: Owed) -> Ending:
+        """Put the final debt into words, with the failed job's own last lines."""
+        why = (self._seen.standing.reason if due.verdict is Verdict.SKIPPED else "") or due.why
+        remedy = "" if due.verdict in _CALM else self.plan_again
+        return Ending(
+            node=self.name,
+            verdict=due.verdict or Verdict.FAILED,
+            why=why,
+            evidence=self._jobs.evidence(due.job),
+            remedy=remedy,
+            seconds_out=self._outage.seconds_out,
+        )
+
+    def note(self, due: Owed, run: str) -> None:
+        """Record on the Node how a turn ended that never took it out of service."""
+        self.service.note(self._outage.result(due, run))
+
+    def _pay(self, warrant: Warrant, acts: Mapping[Debt, Act]) -> Owed:
+        """Pay debts until one is due that is not in `acts`, or an act was the last.
+
+        Each act that is cut off is gone on with by looking again, so an API that is away for a moment ends no
+        turn. How long that is tried is bounded by the Lease, which cannot be renewed meanwhile.
+        """
+        for _ in range(MAX_ROUNDS):
+            warrant.check()
+            try:
+                due = self._look_once(warrant.run)
+                act = acts.get(due.debt)
+                if act is None:
+                    self._due = due  # nothing was done: the next part of the turn may go on from here
+                    return due
+                self._adopt(due, warrant)
+                final = act(self._seen, due, warrant)
+            except NotOurs as error:
+                self._tell("cordon", str(error.cause), Level.WARNING)
+                continue  # the next look sees whose it is
+            except ClusterAway as error:
+                self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
+                self.sleep(AWAY_SECONDS)
+                continue
+            if final is not None:
+                return final
+        raise Permanent(self.name, "turn", f"still owes something after {MAX_ROUNDS} looks; this is a bug")
+
+    def _adopt(self, due: Owed, warrant: Warrant) -> None:
+        """What an earlier run left out is taken over first: whatever changes or returns it names this run."""
+        if due.debt in _OF_THE_HOLDER and self._seen.standing.run not in ("", warrant.run):
+            self.service.adopt(warrant.run)
+
+    # -- acts that need no outage; as those in outage.py, each returns the final debt, or None to look again
+
+    def _follow(self, _: View, due: Owed, warrant: Warrant) -> None:
+        del warrant
+        self._tell("follow", due.why)
+        self._jobs.follow(due.job)
+
+    def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
+        steps = seen.plan.stage
+        named = {word for step in steps for word in step.argv}
+        archives = {f"{name}.archive": data for name, data in self.loaded.archives.items()}
+        needed = {name: data for name, data in archives.items() if f"payload/{name}" in named}
+        self._tell("stage", due.why)
+        self._jobs.send(due.job, steps, warrant, needed)
+
+    # -- helpers
+
+    @property
+    def _seen(self) -> View:
+        if self.view is None:
+            raise Permanent(self.name, "turn", "was not looked at")
+        return self.view
+
+    def _tell(self, phase: str, text: str, level: Level = Level.PROGRESS) -> None:
+        self.say(Event(node=self.name, phase=phase, text=text, level=level))
+
+
+_CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})
+
+
+_OF_THE_HOLDER = {Debt.ROLLBACK, Debt.FINISH, Debt.RETURN, Debt.RETURN_ROLLED_BACK, Debt.LEAVE_OUT}
+"""Debts of a node that is out; an outage takes it over by itself."""

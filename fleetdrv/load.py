@@ -1,0 +1,168 @@
+"""Playbook and archives from files. Everything wrong is reported at once, with file, line and key.
+
+Nothing here opens a socket or starts a child: a malformed file is refused before anything is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fleetdrv import dkmsconf, yamlfile
+from fleetdrv.errors import FleetdrvError, InputError
+from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.sources import DkmsSource
+
+MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A playbook with its archives read and their digests proven."""
+
+    playbook: Playbook
+    path: Path
+    archives: Mapping[str, bytes] = field(repr=False)
+    """Driver name to archive bytes."""
+
+
+def playbook(path: Path) -> Loaded:
+    """Read a playbook and every source archive that it names.
+
+    DKMS package name and version come from the archive's own dkms.conf unless the playbook says them.
+    Raises InputError that lists every fault of the file.
+    """
+    document = yamlfile.read(path)
+    try:
+        book = Playbook.model_validate(document.data)
+    except ValidationError as error:
+        faults = sorted(_faults(error), key=lambda fault: document.line(fault["loc"]))
+        raise InputError("\n".join(_explain(document, fault) for fault in faults)) from None
+    return _with_archives(document, book, path)
+
+
+def _faults(error: ValidationError) -> list[Any]:
+    """Leave out what only follows from another fault: a list without its bad items is "too short"."""
+    found = error.errors()
+    inner = [fault["loc"] for fault in found]
+    return [
+        fault
+        for fault in found
+        if fault["type"] != "too_short"
+        or not any(len(loc) > len(fault["loc"]) and loc[: len(fault["loc"])] == fault["loc"] for loc in inner)
+    ]
+
+
+def _with_archives(document: yamlfile.Document, book: Playbook, path: Path) -> Loaded:
+    archives: dict[str, bytes] = {}
+    drivers, faults = [], []
+    for index, driver in enumerate(book.drivers):
+        if driver.apt is not None:
+            line = document.line(("drivers", index, "apt"))
+            faults.append(f"{path}:{line}: drivers[{index}].apt: this version brings no packages to nodes")
+        if driver.dkms is None:
+            drivers.append(driver)
+            continue
+        line = document.line(("drivers", index, "dkms", "source"))
+        try:
+            archives[driver.name] = _archive(path.parent / driver.dkms.source, driver.dkms.sha256)
+            drivers.append(_named(driver, driver.dkms, archives[driver.name]))
+        except FleetdrvError as error:
+            faults.append(f"{path}:{line}: drivers[{index}].dkms: {error}")
+    if faults:
+        raise InputError("\n".join(faults))
+    return Loaded(book.model_copy(update={"drivers": tuple(drivers)}), path, archives)
+
+
+def _archive(path: Path, wanted: str) -> bytes:
+    try:
+        if path.stat().st_size > MAX_ARCHIVE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_ARCHIVE_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted:
+        raise InputError(f"{path} has SHA-256 {found}, the playbook wants {wanted}")
+    return data
+
+
+def _named(driver: Driver, source: DkmsSource, archive: bytes) -> Driver:
+    """Fill in DKMS's name and version from the archive."""
+    if source.package and source.version:
+        return driver
+    name, version = dkmsconf.dkms_conf(_dkms_conf(archive))[:2]
+    source = source.model_copy(
+        update={"package": source.package or name, "version": source.version or version}
+    )
+    try:
+        return Driver.model_validate(driver.model_copy(update={"dkms": source}).model_dump())
+    except ValidationError as error:
+        said = "; ".join(f"{fault['loc'][-1]} {fault['input']!r}" for fault in error.errors())
+        raise InputError(f"the archive's dkms.conf: {said} cannot be used; name it in the playbook") from None
+
+
+def _dkms_conf(archive: bytes) -> str:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            conf = next(filter(_is_dkms_conf, tar.getmembers()), None)
+            content = tar.extractfile(conf) if conf else None
+            if content is None:
+                raise InputError("the archive holds no dkms.conf at its top or in its top folder")
+            return content.read().decode("utf-8", "replace")
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        said = str(error).splitlines()[0] if str(error) else "it ends too early"
+        raise InputError(f"the archive is not a tar file: {said}") from error
+
+
+def _is_dkms_conf(member: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(member.name)
+    return member.isfile() and path.name == "dkms.conf" and len(path.parts) <= 2
+
+
+def _explain(document: yamlfile.Document, fault: Any) -> str:
+    place = tuple(part for part in fault["loc"] if not _is_type_tag(part))
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    text = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        text = "unknown key" + _suggestion(place)
+    elif fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+        text = f"{fault['input']!r} was read as a number; write it in quotes"
+    elif fault["type"] not in ("missing", "value_error"):
+        text += f"; found {fault['input']!r:.80}"
+    return f"{document.path}:{document.line(place)}: {key or 'the file'}: {text}"
+
+
+def _is_type_tag(part: object) -> bool:
+    """Pydantic names the branch of a union in `loc`; a reader looks for the key only."""
+    return isinstance(part, str) and (part == "int" or part.startswith(("constrained-", "function-")))
+
+
+def _suggestion(place: tuple[str | int, ...]) -> str:
+    model: Any = Playbook
+    for part in place[:-1]:
+        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
+            annotation = str(model.model_fields[part].annotation) if part in model.model_fields else ""
+            model = next((m for m in _models() if f".{m.__name__}" in annotation), model)
+    known = sorted(model.model_fields)
+    close = get_close_matches(str(place[-1]), known, 1)
+    return (f"; did you mean {close[0]}?" if close else "") + f" known: {', '.join(known)}"
+
+
+def _models() -> list[type[BaseModel]]:
+    from fleetdrv import playbook as schema
+    from fleetdrv import sources
+
+    parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
+    parts += [schema.Drain, schema.Reboot, schema.Rollout]
+    return [*parts, schema.WaitFor, schema.PodFilter, schema.Operand]

@@ -1,0 +1,82 @@
+"""Hold a pool for a run, and keep the run's record on its Lease."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from fleetdrv import holding
+from fleetdrv.alone import LoneLock
+from fleetdrv.crew import Crew
+from fleetdrv.errors import FleetdrvError, Stopped
+from fleetdrv.fleet import Lock, Result
+from fleetdrv.holding import Held
+from fleetdrv.look import View
+from fleetdrv.proc import this_process
+from fleetdrv.records import RunRecord
+
+
+@dataclass(slots=True)
+class _LeaseLock:
+    """The pool's Lease as the fleet needs it."""
+
+    held: Held
+    run: str
+    record: RunRecord
+
+    @property
+    def token(self) -> int:
+        return self.held.token
+
+    def check(self) -> None:
+        self.held.check()
+
+    def save(self, record: RunRecord) -> None:
+        self.held.update_record(record)
+        self.record = record
+
+    def orders(self) -> str:
+        orders = self.held.look()
+        if orders.aborted:
+            return f"aborted by {orders.aborted.who}: {orders.aborted.why}"
+        if orders.paused:
+            return f"paused by {orders.paused.who}: {orders.paused.why}"
+        return ""
+
+
+@contextmanager
+def locked(
+    crew: Crew, views: Mapping[str, View | str], run: str, record: RunRecord | None
+) -> Iterator[Lock]:
+    """Hold the pool for this run, going on with its record where an earlier controller was cut off."""
+    book = crew.loaded.playbook
+    fresh = RunRecord(
+        id=run,
+        pool=book.pool_name,
+        playbook=book.name,
+        digest=book.digest,
+        versions={driver.name: driver.version for driver in book.drivers},
+    )
+    current = record if record is not None and record.id == run else fresh
+    floor = max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
+    if crew.cluster is None:
+        yield LoneLock(run=run, token=floor + 1, record=current)
+        return
+    with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
+        if held.record != record:
+            raise Stopped(f"pool {book.pool_name}: another run went on while this command looked; type it again")
+        lock = _LeaseLock(held=held, run=run, record=current)
+        if held.orders.paused:
+            raise Stopped(f"pool {book.pool_name}: {lock.orders()}; to go on: fleetdrv resume {book.pool_name}")
+        if held.record != current:
+            lock.save(current)  # first: an abort is for the run that the record names
+        yield lock
+
+
+def close(lock: Lock, result: Result) -> None:
+    """Write the record's end; a paused or interrupted run stays open, so that it is continued."""
+    continued = ("paused by ", "interrupted", f"pool {lock.record.pool}: the lock ")
+    if not result.stopped.startswith(continued):
+        with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
+            lock.save(replace(lock.record, finished=True, reason=result.stopped))

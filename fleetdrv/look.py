@@ -1,0 +1,136 @@
+"""Look at one node: one probe over SSH and one read of its Node object, held together and judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fleetdrv import parse
+from fleetdrv.errors import LinkLost, Permanent, Refused
+from fleetdrv.follow import Line
+from fleetdrv.jobs import whole
+from fleetdrv.model import NodeFacts
+from fleetdrv.plan import NodePlan, Outcome, plan
+from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.records import Result
+from fleetdrv.service import Standing
+from fleetdrv.turn import Sight, Verdict
+
+PROBE_SECONDS = 180.0
+"""A probe takes well under a second on a real machine; checks may take 60 s each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What was seen of a node, and the plan that follows."""
+
+    facts: NodeFacts
+    standing: Standing
+    plan: NodePlan
+    good: tuple[Driver, ...]
+    """Last known good of the playbook's drivers, as they were wanted then."""
+    sight: Sight
+
+
+class NotTheNode(Refused):
+    """The machine that answered over SSH is not the one that the Node object stands for."""
+
+
+def look(line: Line, playbook: Playbook, standing: Standing, run: str) -> View:
+    """Probe the machine and plan. Raises NotTheNode, Permanent for a probe that cannot be read."""
+    facts = _probe(line, questions(playbook))
+    _prove_identity(line.node, facts, standing)
+    good = tuple(_kept(line.node, playbook, facts))
+    if standing.touched and questions(playbook, good) != questions(playbook):
+        # Whether the node stands at its last known good is to be seen, though modules changed their names.
+        facts = _probe(line, questions(playbook, good))
+    node_plan = plan(playbook, facts)
+    # The kernel's own modules go back to nothing: alone, they leave a failed node as it is.
+    complete = len(good) == len(playbook.drivers) and any(driver.dkms for driver in good)
+    sight = Sight(
+        plan=node_plan,
+        jobs=facts.jobs,
+        grip=standing.grip,
+        run=run,
+        touched=standing.touched,
+        about_to=standing.step,
+        has_good=complete,
+        good_again=complete and _stands_at(playbook, good, facts),
+        spent=_spent(standing.last, run),
+    )
+    return View(facts=facts, standing=standing, plan=node_plan, good=good, sight=sight)
+
+
+def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...]:
+    """Return the probe's arguments: what this playbook needs to know of a node, each asked once."""
+    drivers = (*playbook.drivers, *also)
+    asked = [("pool", playbook.pool_name)]
+    for driver in drivers:
+        asked += [("driver", driver.name)]
+        asked += [("dkms", driver.dkms.package)] if driver.dkms else []
+    asked += [("module", module) for driver in drivers for module in (*driver.modules, *driver.conflicts)]
+    words = [word for question in dict.fromkeys(asked) for word in question]
+    for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
+        words += ["check", str(len(check)), *check]
+    return tuple(words)
+
+
+def _probe(line: Line, asked: tuple[str, ...]) -> NodeFacts:
+    code, out, errors = _ask(line, ("/bin/sh", "-s", "--", *asked))
+    said = errors.decode("utf-8", "replace").strip()
+    if code != 0:
+        last = said.splitlines()[-1] if said else "no reason given"
+        raise Permanent(line.node, "probe", f"exit {code}: {last}", evidence=said[-2000:])
+    try:
+        return parse.facts(out.decode("utf-8", "replace"))
+    except parse.ProbeError as error:
+        raise Permanent(line.node, "probe", f"cannot be read: {error}", evidence=said[-2000:]) from error
+
+
+def _ask(line: Line, argv: tuple[str, ...]) -> tuple[int, bytes, bytes]:
+    """Run the probe; a link that dies under it is dialled once more, as a look changes nothing."""
+    program = whole("probe.sh").encode()
+    try:
+        return line.run(argv, step="probe", stdin=program, deadline_seconds=PROBE_SECONDS)
+    except LinkLost:
+        return line.run(argv, step="probe", stdin=program, deadline_seconds=PROBE_SECONDS)
+
+
+def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:
+    """A swapped address or a cloned image must not make one node's outage another node's install."""
+    for what, over_ssh, of_node in (
+        ("machine id", facts.machine_id, standing.machine_id),
+        ("boot id", facts.boot_id, standing.boot_id),
+    ):
+        # Both are empty only outside Kubernetes; a Node that does not say them was refused before.
+        if of_node and over_ssh != of_node:
+            raise NotTheNode(
+                f"{node}: the host reached over SSH is not this Node: its {what} is {over_ssh}, "
+                f"the Node's is {of_node}. Check address and node_name in the inventory; "
+                f"after a reboot wait until the kubelet has reported again."
+            )
+
+
+def _kept(node: str, playbook: Playbook, facts: NodeFacts) -> Iterable[Driver]:
+    for driver in playbook.drivers:
+        good = facts.good.get(driver.name)
+        if good is None and driver.dkms is None:
+            yield driver
+        elif good is not None:
+            try:
+                yield Driver.model_validate(json.loads(good.wanted))
+            except ValueError as error:
+                where = f"/var/lib/fleetdrv/good/{driver.name}/wanted.json"
+                raise Permanent(node, "probe", f"{where} cannot be read: {error}") from error
+
+
+def _stands_at(playbook: Playbook, good: tuple[Driver, ...], facts: NodeFacts) -> bool:
+    return plan(playbook.model_copy(update={"drivers": good}), facts).outcome is Outcome.CONVERGED
+
+
+def _spent(result: Result | None, run: str) -> Verdict | None:
+    """Return how the node's turn in this run ended, if it ended badly."""
+    if result is None or result.run != run or result.verdict in (Verdict.CHANGED, Verdict.CONVERGED):
+        return None
+    return Verdict(result.verdict) if result.verdict in set(Verdict) else Verdict.FAILED

@@ -1,0 +1,215 @@
+"""The acts of one node's outage: out of service, changed or rolled back, recorded, and back again.
+
+Each act pays one debt. It returns the final debt, or None where another look decides what is due next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
+from fleetdrv.events import Level
+from fleetdrv.holders import Holder, holders, told
+from fleetdrv.jobs import whole
+from fleetdrv.load import Loaded
+from fleetdrv.look import View
+from fleetdrv.model import NodeFacts
+from fleetdrv.parse import ProbeError
+from fleetdrv.plan import Disruption, keep, restore, stage_key
+from fleetdrv.playbook import Driver
+from fleetdrv.records import Result
+from fleetdrv.send import Sender, Tell, Warrant
+from fleetdrv.service import NotOurs, Service
+from fleetdrv.turn import Debt, Grip, Owed, Phase, Verdict, job_id
+
+_LOOK_SECONDS = 60.0
+_PATIENCE_SECONDS = (0.5, 1.0, 2.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outage:
+    """Takes one node out of service for one run, and gives it back."""
+
+    service: Service
+    loaded: Loaded
+    jobs: Sender
+    tell: Tell
+    now: Callable[[], float]
+    today: Callable[[], str]
+    sleep: Callable[[float], None]
+    seconds_out: float | None = None
+    """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    _since: float | None = None
+
+    def begin(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
+        """Cordon, drain where the plan says so, record that the node is touched, send the job."""
+        drains = seen.plan.disruption is not Disruption.NONE
+        if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
+            why = "; ".join(obstacles)
+            return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"cannot be drained: {why}")
+        self.tell("cordon", due.why, Level.PROGRESS)
+        self.service.take_out(warrant.run, due.why)
+        self._since = self._since if self._since is not None else self.now()
+        if drains and (failed := self._drain(seen, warrant)):
+            return failed
+        unloading = _unloads(seen)
+        if unloading and not seen.standing.touched and (failed := self._release(unloading, warrant)):
+            return failed
+        self.service.mark_touched(warrant.run, due.job)
+        warrant.check()
+        self.tell("outage", f"{len(seen.plan.outage)} steps", Level.PROGRESS)
+        self.jobs.send(due.job, seen.plan.outage, warrant, self._configuration())
+        return None
+
+    def _drain(self, seen: View, warrant: Warrant) -> Owed | None:
+        """Empty the node; where that fails and nothing was touched, it goes back as it was found."""
+        self.tell("drain", "pods leave", Level.PROGRESS)
+        try:
+            self.service.empty(warrant.check, lambda text: self.tell("drain", text, Level.PROGRESS))
+        except (Transient, Permanent) as error:
+            if isinstance(error, NotOurs) or seen.standing.touched:
+                raise
+            return self._untouched(error, warrant)
+        return None
+
+    def _release(self, modules: Sequence[str], warrant: Warrant) -> Owed | None:
+        """Have nobody use the modules any more: DaemonSets are kept off, anybody else is named and stays."""
+        users = self._look_for_users(modules)
+        try:
+            pods = {user.pod for user in users} - {""}
+            self.service.hold_off(
+                warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
+            )
+            self._wait_for_users(users, modules)
+        except NotOurs:
+            raise
+        except (Transient, Permanent) as error:
+            return self._untouched(error, warrant)
+        return None
+
+    def _wait_for_users(self, users: Sequence[Holder], modules: Sequence[str]) -> None:
+        """Whoever was just told to end may need a moment to close its files."""
+        for pause in _PATIENCE_SECONDS:
+            if not users:
+                return
+            first = f"{users[0].command} ({users[0].pid})"
+            self.tell("drain", f"waiting for {first} to close {users[0].device}", Level.PROGRESS)
+            self.sleep(pause)
+            users = self._look_for_users(modules)
+        if users:
+            who = told(users, self.service.occupants())
+            raise Permanent(self.jobs.line.node, "unload", f"still in use: {who}")
+
+    def _look_for_users(self, modules: Sequence[str]) -> tuple[Holder, ...]:
+        line, argv = self.jobs.line, ("/bin/sh", "-s", "--", *modules)
+        program = whole("holders.sh").encode()
+        code, out, errors = line.run(argv, step="holders", stdin=program, deadline_seconds=_LOOK_SECONDS)
+        try:
+            return holders(out.decode("utf-8", "replace"))
+        except ProbeError as error:
+            evidence = errors.decode("utf-8", "replace")[-2000:]
+            raise Permanent(line.node, "holders", f"exit {code}: {error}", evidence=evidence) from error
+
+    def _untouched(self, error: NodeError, warrant: Warrant) -> Owed:
+        due = Owed(debt=Debt.NOTHING, verdict=Verdict.FAILED, why=f"{error.step}: {error.cause}")
+        self._uncordon(due, warrant, {})
+        return due
+
+    def roll_back(self, seen: View, due: Owed, warrant: Warrant) -> None:
+        """Send the way back to the last known good of every driver."""
+        self.tell("rollback", due.why, Level.WARNING)
+        self.service.mark_touched(warrant.run, due.job)
+        failed = {d.name: stage_key(d.dkms, seen.facts) for d in self.loaded.playbook.drivers if d.dkms}
+        steps = restore(seen.good, failed, self.loaded.playbook.modules)
+        self.jobs.send(due.job, steps, warrant, {})
+
+    def finish(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
+        """Record what was verified as last known good, then uncordon."""
+        drivers = self.loaded.playbook.drivers
+        unkept = [driver for driver in drivers if _unkept(driver, seen.facts)]
+        if unkept and not self._keep(seen.facts, unkept, warrant):
+            return None
+        self._uncordon(due, warrant, {driver.name: driver.version for driver in drivers})
+        return due
+
+    def _keep(self, facts: NodeFacts, drivers: Sequence[Driver], warrant: Warrant) -> bool:
+        """Record drivers as last known good. False: the job was cut off or never began, so look again."""
+        ours = f"{warrant.run}.{Phase.KEEP}."
+        taken = [int(job.id.removeprefix(ours)) for job in facts.jobs if job.id.startswith(ours)]
+        self.tell("keep", "verified; recorded as last known good", Level.PROGRESS)
+        payload = {f"{d.name}.json": d.model_dump_json().encode() for d in drivers}
+        job = job_id(warrant.run, Phase.KEEP, max(taken, default=0) + 1)
+        end = self.jobs.send(job, tuple(keep(d, d.dkms, facts) for d in drivers if d.dkms), warrant, payload)
+        if end.exit_code is None or end.failed_step == "lock":
+            return False
+        if end.exit_code != 0:
+            # The driver is verified: no reason to keep the node from serving, but one to say so.
+            why = f"not kept as last known good, so the next version could not be rolled back: {end.tail(1)}"
+            self.tell("keep", why, Level.WARNING)
+        return True
+
+    def give_back(self, seen: View, due: Owed, warrant: Warrant) -> Owed:
+        """Uncordon a node that was not touched, or stands at its last known good again."""
+        drivers = seen.good if due.debt is Debt.RETURN_ROLLED_BACK else ()
+        self._uncordon(due, warrant, {driver.name: driver.version for driver in drivers})
+        self.jobs.fetch(due.job)
+        return due
+
+    def leave_out(self, _: View, due: Owed, warrant: Warrant) -> Owed:
+        """Keep the node out of service, and say why on the Node."""
+        self.tell("leave out", due.why, Level.WARNING)
+        self.service.leave_out(warrant.run, self.result(due, warrant.run))
+        self.jobs.fetch(due.job)
+        return due
+
+    def let_go(self, _: View, due: Owed, warrant: Warrant) -> Owed:
+        """Take our marks off a node that is somebody else's now."""
+        self.service.let_go(self.result(due, warrant.run))
+        return due
+
+    def explain(self, error: NodeError, run: str) -> None:
+        """Say on a node that stays out by our hand why its turn broke off. Best effort."""
+        with suppress(FleetdrvError):
+            standing = self.service.standing()
+            if standing.grip is Grip.OURS and standing.run == run:
+                due = Owed(debt=Debt.LEAVE_OUT, verdict=Verdict.FAILED, why=f"{error.step}: {error.cause}")
+                self.service.leave_out(run, self.result(due, run))
+
+    def result(self, due: Owed, run: str) -> Result:
+        """Return what is recorded on the Node of a final debt."""
+        return Result(
+            run=run,
+            digest=self.loaded.playbook.digest,
+            verdict=str(due.verdict or Verdict.FAILED),
+            finding=due.why[:500],
+            at=self.today(),
+        )
+
+    def _uncordon(self, due: Owed, warrant: Warrant, drivers: Mapping[str, str]) -> None:
+        self.service.give_back(warrant.run, self.result(due, warrant.run), drivers)
+        if self._since is not None:
+            self.seconds_out = self.now() - self._since
+        seconds = f" after {self.seconds_out:.1f} s out of service" if self.seconds_out is not None else ""
+        self.tell("uncordon", f"back in service{seconds}", Level.PROGRESS)
+
+    def _configuration(self) -> dict[str, bytes]:
+        return {
+            path: text.encode()
+            for driver in self.loaded.playbook.drivers
+            for path, text in driver.configuration().items()
+        }
+
+
+def _unkept(driver: Driver, facts: NodeFacts) -> bool:
+    """Whether what is kept may be of something else; a trial build that is still there was installed since."""
+    if driver.dkms is None:
+        return False  # nothing of the kernel's own modules can be lost
+    good = facts.good.get(driver.name)
+    return good is None or good.digest != driver.digest or stage_key(driver.dkms, facts) in facts.staged
+
+
+def _unloads(seen: View) -> tuple[str, ...]:
+    """Return the modules that the outage is going to take out of the kernel."""
+    return tuple(name for step in seen.plan.outage if step.program == "unload.sh" for name in step.argv)

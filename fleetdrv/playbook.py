@@ -1,0 +1,259 @@
+"""The playbook: wanted state, not a program. These types are the file's schema and the core's nouns at once.
+
+Frozen pydantic models, strict (a version that YAML read as a number is refused, not turned into text),
+unknown keys refused. `Playbook.model_json_schema()` is the published JSON Schema. Patterns here are the
+border: a value that passed them may be written into a file or, quoted, into a script on a node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from fleetdrv import selectors
+from fleetdrv.model import module_name
+from fleetdrv.sources import AptSource, DkmsSource, Model
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$")]
+_DNS_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+PoolName = Annotated[str, StringConstraints(pattern=f"^{_DNS_NAME}$", max_length=63)]
+"""Part of a Lease's name, so with the syntax of a DNS name."""
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
+ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}$")]
+"""Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
+PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
+Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
+Share = Annotated[int, Field(ge=0)] | Percent
+Selector = Annotated[str, StringConstraints(max_length=512), AfterValidator(selectors.checked)]
+NamespaceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")]
+LabelKey = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
+]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+
+
+class Driver(Model):
+    """One driver: where it comes from, which modules it loads and with which parameters.
+
+    With neither `dkms` nor `apt` its modules are the kernel's own.
+    """
+
+    name: Name
+    dkms: DkmsSource | None = None
+    apt: AptSource | None = None
+    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=32, strict=False)]
+    """Load order; unloaded in reverse."""
+    parameters: dict[ModuleName, dict[ParameterName, ParameterValue]] = {}
+    conflicts: Annotated[tuple[ModuleName, ...], Field(max_length=16, strict=False)] = ()
+    """Modules that must not be loaded beside it: unloaded, and kept from being loaded by their aliases."""
+    requires_pci: Annotated[tuple[PciId, ...], Field(strict=False)] = ()
+    checks: Annotated[
+        tuple[Annotated[tuple[Word, ...], Field(min_length=1, strict=False)], ...], Field(strict=False)
+    ] = ()
+    strict: bool = False
+    """Reload also code that is only *rebuilt*: same source, other build."""
+
+    @field_validator("modules", "conflicts")
+    @classmethod
+    def _as_the_kernel_writes_them(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(module_name(module) for module in modules)
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_too(cls, parameters: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        return {module_name(module): values for module, values in parameters.items()}
+
+    @model_validator(mode="after")
+    def _parameters_of_own_modules(self) -> Driver:
+        strangers = sorted(set(self.parameters) - set(self.modules))
+        if strangers:
+            raise ValueError(f"parameters for {', '.join(strangers)}, which modules does not list")
+        return self
+
+    @model_validator(mode="after")
+    def _one_source_and_no_own_foe(self) -> Driver:
+        if self.dkms is not None and self.apt is not None:
+            raise ValueError("dkms and apt are both there; a driver has one source, or none (in-tree)")
+        foes = sorted(set(self.conflicts) & set(self.modules))
+        if foes:
+            raise ValueError(f"{', '.join(foes)} stands in modules and in conflicts")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Version that is wanted, as people name it."""
+        return self.dkms.version if self.dkms else "in-tree"
+
+    @property
+    def digest(self) -> str:
+        """Digest of what is wanted, wherever archive and key lie; the key is pinned by its fingerprint."""
+        local: dict[str, Any] = {"dkms": {"source"}, "apt": {"repository": {"key"}}}
+        wanted = self.model_dump(mode="json", exclude=local, exclude_none=True)
+        return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+
+    def configuration(self) -> dict[str, str]:
+        """Return the files under /etc that belong to this driver: path to content."""
+        head = f"# Written by fleetdrv for driver {self.name}.\n"
+        options = "".join(
+            f"options {module} " + " ".join(_option(k, v) for k, v in sorted(values.items())) + "\n"
+            for module, values in sorted(self.parameters.items())
+            if values
+        )
+        options += "".join(f"blacklist {module}\n" for module in self.conflicts)
+        files = {f"/etc/modules-load.d/fleetdrv-{self.name}.conf": head + "\n".join(self.modules) + "\n"}
+        if options:
+            files[f"/etc/modprobe.d/fleetdrv-{self.name}.conf"] = head + options
+        return files
+
+
+def _option(name: str, value: str) -> str:
+    return f'{name}="{value}"' if " " in value else f"{name}={value}"
+
+
+class PodFilter(Model):
+    """Some of a node's pods."""
+
+    selector: Selector
+    """Label selector as the API reads it: `app=batch`, `tier in (a, b)`, `!gpu`."""
+    namespace: NamespaceName = ""
+    """Empty: every namespace."""
+
+
+class WaitFor(PodFilter):
+    """Pods that end by themselves, and how long that may take after the cordon."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
+
+
+class Operand(Model):
+    """A Node label by which an operator keeps one of its DaemonSets, whatever it tolerates, off a node.
+
+    NVIDIA's GPU operator has `nvidia.com/gpu.deploy.device-plugin` and its like, and its k8s-driver-manager
+    writes `paused-for-driver-upgrade` there for the same purpose.
+    """
+
+    label: LabelKey
+    off: LabelValue
+    """Value while the node is out; the one before is put back ahead of the uncordon."""
+
+
+class Drain(Model):
+    """How pods leave a node before its driver is reloaded.
+
+    The node is cordoned first, so that nothing new comes; then `wait_for` is waited for with everything else
+    left running; only then are pods evicted. Waiting costs node-seconds of a node that takes no new pods, but
+    a node that goes on taking jobs may never be without one. A wait that ends in its timeout puts the node back
+    as it was found: nothing was evicted.
+    """
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
+    delete_emptydir_data: bool = False
+    force: bool = False
+    """Evict pods that no controller would create again."""
+    grace_period_seconds: Annotated[int, Field(ge=0)] | None = None
+    wait_for: Annotated[tuple[WaitFor, ...], Field(max_length=16, strict=False)] = ()
+    skip: Annotated[tuple[PodFilter, ...], Field(max_length=16, strict=False)] = ()
+    """Pods that the drain leaves alone. One that turns out to hold the driver's device stops the outage.
+
+    To evict only some: skip the others, as in `selector: "uses-gpu!=true"`.
+    """
+    operands: Annotated[tuple[Operand, ...], Field(max_length=32, strict=False)] = ()
+    """Labels that switch an operator's DaemonSets off this node while its driver is changed."""
+
+
+class Reboot(Model):
+    """Whether a node may be rebooted. This version never reboots; a plan that needs it is refused."""
+
+    mode: Literal["never", "if_needed"] = "never"
+    timeout_seconds: Annotated[int, Field(ge=1)] = 900
+
+
+class Rollout(Model):
+    """How many nodes at once, and when to stop. Percentages are of the pool, rounded down, at least 1."""
+
+    canary: Annotated[int, Field(ge=0)] = 1
+    soak_seconds: Annotated[int, Field(ge=0, le=86400)] = 0
+    max_unavailable: Share = 1
+    max_parallel: Annotated[int, Field(ge=1)] = 10
+    """Nodes in outage at once, however many may be out; staging has the same width."""
+    max_failures: Annotated[int, Field(ge=0)] = 0
+    """Failures that the rollout survives: one more, and no further node starts."""
+    max_unreachable: Share = "2%"
+    foreign_outages: Literal["count", "ignore"] = "count"
+
+    @field_validator("max_unavailable")
+    @classmethod
+    def _somebody_may_be_out(cls, value: int | str) -> int | str:
+        if value in (0, "0%"):
+            raise ValueError("0 would never let a node start")
+        return value
+
+
+class Playbook(Model):
+    """What a pool of nodes is to become."""
+
+    name: Name
+    pool: PoolName = ""
+    """Name of the pool's Lease where the group's own name will not do."""
+    hosts: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
+    """Group of the inventory: the pool."""
+    cluster: str = ""
+    """UID of the cluster's kube-system namespace; another cluster is refused."""
+    drivers: Annotated[tuple[Driver, ...], Field(min_length=1, max_length=16, strict=False)]
+    drain: Drain = Drain()
+    reboot: Reboot = Reboot()
+    rollout: Rollout = Rollout()
+
+    @field_validator("hosts")
+    @classmethod
+    def _names_a_pool(cls, hosts: str, info: ValidationInfo) -> str:
+        if "pool" in info.data and not info.data["pool"] and not re.fullmatch(_DNS_NAME, _pool_of(hosts)):
+            raise ValueError(f"{_pool_of(hosts)!r} cannot name the pool's Lease; say another with pool:")
+        return hosts
+
+    @model_validator(mode="after")
+    def _each_driver_and_module_once(self) -> Playbook:
+        for what, names in (
+            ("driver", [driver.name for driver in self.drivers]),
+            ("module", [module for driver in self.drivers for module in driver.modules]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} {', '.join(twice)} stands there twice")
+        foes = sorted({foe for driver in self.drivers for foe in driver.conflicts} & set(self.modules))
+        if foes:
+            raise ValueError(f"{', '.join(foes)} is a module of one driver and in conflicts of another")
+        return self
+
+    @property
+    def pool_name(self) -> str:
+        """Name of the pool, fit for a Lease."""
+        return self.pool or _pool_of(self.hosts)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the wanted state: drivers only, so that a wider rollout is not another wanted state."""
+        text = "\n".join(driver.digest for driver in self.drivers)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Every module of every driver, in load order."""
+        return tuple(module for driver in self.drivers for module in driver.modules)
+
+
+def _pool_of(hosts: str) -> str:
+    return hosts.lower().replace("_", "-")

@@ -1,0 +1,151 @@
+#!/bin/sh
+# Install a driver's staged packages: from files, without network and without a compiler, and prove it.
+#
+# What postinst would compile it finds built, in its own tarball folder; the tarballs go again at the end, also
+# those that a killed run left. /var/lib/fleetdrv/apt/installing stands while it runs: packages that are half
+# done then are ours, and the same program again finishes them.
+#
+# Usage: apt_install.sh DRIVER KEY yes|no keep|replace NAME=VERSION… -- KERNEL…
+#   KEY            what apt_stage.sh has staged
+#   yes|no         hold the packages; a hold that somebody else has set stays either way
+#   keep|replace   configuration files that were changed by hand; those kept are told
+#   LOCK_SECONDS   in the environment: how long to wait for another apt or dpkg, 600 if not set
+# Exit: 0 done, or already so · 64 usage · 66 a build has no modules for a kernel · 69 a tool is missing
+#       70 apt or dkms said yes and it is not so · 72 nothing is staged · 73 no space
+#       75 another process holds dpkg's lock · 79 apt would remove or change what is not named, or cannot
+#       81 dpkg was interrupted before us · 82 a package is held by somebody else
+# Needs: job.sh packages.sh apt.sh settle.sh dkms.sh dkms_install.sh
+
+# Options, pins and kernels are plain words.
+# shellcheck disable=SC2086
+set -eu
+umask 022
+LC_ALL=C
+export LC_ALL
+. ./job.sh
+. ./packages.sh
+. ./apt.sh
+. ./settle.sh
+. ./dkms.sh
+
+
+# Our own packages, half done by a run that was killed: unpack them again, finish all that waits.
+mend() {
+    while [ -n "$(lock_holder)" ] && [ "$lock_seconds" -gt 0 ]; do
+        lock_seconds=$((lock_seconds - 1)) && sleep 1
+    done
+    dpkg_interrupted || return 0
+    echo 'finishing what a killed run of ours began'
+    locked dpkg $conf_options -i "$staged"/debs/*.deb || :
+    locked dpkg $conf_options --configure --pending || :
+}
+
+tarballs() {
+    while read -r name version folder; do
+        [ -n "$folder" ] || continue
+        tarball=$staged/$name-$version.dkms.tar.gz
+        case $1 in
+        place)
+            mkdir -p "$folder"
+            cp "$tarball" "$folder/.fleetdrv.new" || die 73 "$folder: cannot be written"
+            mv "$folder/.fleetdrv.new" "$folder/$name-$version.dkms.tar.gz"
+            printf '%s\n' "$folder/$name-$version.dkms.tar.gz" >>"$own_apt/installing"
+            ;;
+        install) /bin/sh ./dkms_install.sh "$name" "$version" "$tarball" $kernels </dev/null ;;
+        esac
+    done <"$staged/places"
+}
+
+# The marker says which tarballs are out; of this run and of those killed before.
+remove_tarballs() {
+    [ -e "$own_apt/installing" ] || return 0
+    while read -r path; do
+        case $path in
+        /*.dkms.tar.gz) rm -f "$path" "${path%/*}/.fleetdrv.new" && rmdir "${path%/*}" 2>/dev/null || : ;;
+        esac
+    done <"$own_apt/installing"
+}
+
+# Tell whether every named package is installed at its version.
+all_installed() {
+    for pin in $pinned; do
+        package_state "${pin%%=*}"
+        [ "$status" = installed ] && [ "$installed" = "${pin#*=}" ] || return 1
+    done
+}
+
+install_packages() {
+    set --
+    here=' '
+    for deb in "$staged"/debs/*.deb; do
+        # shellcheck disable=SC2016
+        pin=$(dpkg-deb -W --showformat='${Package}=${Version}' "$deb")
+        package_state "${pin%%=*}"
+        here="$here$pin "
+        [ "$status" = installed ] && [ "$installed" = "${pin#*=}" ] || set -- "$@" "$deb"
+    done
+    [ $# -gt 0 ] || { echo 'the packages are installed already' && return 0; }
+    simulate "$pinned" --allow-downgrades install "$@"
+    # apt 2.6 takes no local file with --no-download: "Pathname to install is not absolute".
+    for pin in $would; do
+        case $here in *" $pin "*) continue ;; esac
+        die 79 "$key: $pin is needed too and was not staged: stage again"
+    done
+    tarballs place
+    locked quiet_apt -y --allow-downgrades --allow-change-held-packages $apt_conf \
+        -o DPkg::Lock::Timeout="$lock_seconds" install "$@" || {
+        code=$?
+        why=$(printf '%s\n' "$said" | grep -m1 -e '^dpkg: error' -e '^E: ' || :)
+        die 70 "apt-get install: exit $code: ${why:-no reason given}"
+    }
+}
+
+prove() {
+    for pin in $pinned; do
+        package_state "${pin%%=*}"
+        [ "$status" = installed ] && [ "$installed" = "${pin#*=}" ] ||
+            die 70 "${pin%%=*} is $status at ${installed:-no version}, not installed at ${pin#*=}"
+    done
+    [ -z "$(dpkg --audit)" ] || die 70 "dpkg --audit: $(dpkg --audit | grep -m1 '^ ')"
+}
+
+main() {
+    usage='usage: apt_install.sh DRIVER KEY yes|no keep|replace NAME=VERSION... -- KERNEL...'
+    [ $# -ge 7 ] || die 64 "$usage"
+    driver=$1 key=$2 hold=$3
+    case $3/$4 in
+    yes/keep | no/keep) conf_options='--force-confdef --force-confold' ;;
+    yes/replace | no/replace) conf_options='--force-confnew' ;;
+    *) die 64 "$usage" ;;
+    esac
+    apt_conf=''
+    for option in $conf_options; do apt_conf="$apt_conf -o Dpkg::Options::=$option"; done
+    shift 4
+    plain_words "$driver" "$key"
+    take_pins "$@" || die 64 "$usage"
+    need_apt
+    gather_sources
+    check_system $pinned
+    staged=$fleetdrv/stage/$key
+    if [ -d "$staged" ]; then
+        trap remove_tarballs EXIT
+        ! begun || mend
+        remove_tarballs
+        echo "$driver $key" >"$own_apt/installing"
+        sync "$own_apt/installing"
+        install_packages
+        tarballs install
+        tell_kept
+    else
+        all_installed || die 72 "$key: nothing is staged"
+    fi
+    settle_repository
+    settle_holds "$hold"
+    prove
+    remove_tarballs
+    sync
+    rm -f "$own_apt/installing"
+    echo "$driver: $pinned for $kernels is installed"
+}
+
+main "$@"

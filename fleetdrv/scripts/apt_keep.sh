@@ -1,0 +1,89 @@
+#!/bin/sh
+# Keep the packages that were just verified as the last known good of a driver, with their builds.
+#
+# good/DRIVER/current is a link, moved by a rename: a killed run leaves the former good or the new one.
+#
+# Usage: apt_keep.sh DRIVER DIGEST WANTED KEY NAME=VERSION… -- KERNEL…
+#   DIGEST  of the wanted state that was verified; WANTED is a file with that state as JSON
+#   KEY     what apt_stage.sh has staged and is now in use, and can go; - where nothing was staged
+# Exit: 0 kept, or already, or the packages are nowhere to be had: then nothing is known to be good, said so
+#       64 usage · 70 a package is not installed at that version · 73 no space
+# Needs: job.sh packages.sh apt.sh dkms.sh
+
+set -eu
+umask 077
+LC_ALL=C
+export LC_ALL
+. ./job.sh
+. ./packages.sh
+. ./apt.sh
+. ./dkms.sh
+
+is_kept() {
+    [ -e "$home/current/packages" ] && [ "$(cat "$home/current/digest")" = "$digest" ] || return 1
+    [ "$(cat "$home/current/packages")" = "$pinned" ] && [ "$(cat "$home/current/kernels")" = "$kernels" ] &&
+        cmp -s "$wanted" "$home/current/wanted.json" || return 1
+    for path in modprobe.d modules-load.d; do
+        [ -e "/etc/$path/fleetdrv-$driver.conf" ] || [ -e "$home/current/$path.conf" ] || continue
+        cmp -s "/etc/$path/fleetdrv-$driver.conf" "$home/current/$path.conf" || return 1
+    done
+}
+
+# Links instead of copies: stage and good lie on one file system.
+write_new() {
+    new=$(mktemp -d "$home/v.XXXXXX") || die 73 "$home: cannot be written"
+    cp -al "$source/." "$new/" || die 73 "$new: cannot be written"
+    printf '%s\n' "$digest" >"$new/digest"
+    printf '%s\n' "$pinned" >"$new/packages"
+    printf '%s\n' "$kernels" >"$new/kernels"
+    echo no >"$new/hold"
+    for pin in $pinned; do
+        package_state "${pin%%=*}"
+        [ "$held" = no ] || echo yes >"$new/hold"
+    done
+    cp "$wanted" "$new/wanted.json"
+    for path in modprobe.d modules-load.d; do
+        [ ! -e "/etc/$path/fleetdrv-$driver.conf" ] || cp "/etc/$path/fleetdrv-$driver.conf" "$new/$path.conf"
+    done
+    find "$new" -exec sync {} +
+}
+
+main() {
+    [ $# -ge 7 ] || die 64 'usage: apt_keep.sh DRIVER DIGEST WANTED KEY NAME=VERSION... -- KERNEL...'
+    driver=$1 digest=$2 wanted=$3 key=$4
+    shift 4
+    plain_words "$driver" "$digest" "x$key"
+    take_pins "$@" || die 64 "$*: not NAME=VERSION... -- KERNEL..."
+    [ -r "$wanted" ] || die 64 "$wanted: cannot be read"
+    for pin in $pinned; do
+        package_state "${pin%%=*}"
+        [ "$status$installed" = "installed${pin#*=}" ] || die 70 "$pin: is $status at ${installed:-no version}"
+    done
+    home=$fleetdrv/good/$driver
+    mkdir -p "$home"
+    source=$fleetdrv/stage/$key
+    # Nothing new was staged: what is kept serves again, when it is of these packages and kernels.
+    if [ ! -d "$source" ] && [ "$(cat "$home/current/packages" 2>/dev/null)" = "$pinned" ] &&
+        [ "$(cat "$home/current/kernels")" = "$kernels" ]; then
+        source=$(readlink -f "$home/current")
+    fi
+    if is_kept; then
+        echo "$driver: kept already"
+    elif [ -d "$source" ]; then
+        write_new
+        ln -sfn "${new##*/}" "$home/.current"
+        mv -T "$home/.current" "$home/current"
+        sync "$home"
+        echo "$driver: $pinned for $kernels is kept as last known good"
+    else
+        rm -f "$home/current"
+        echo "$driver: the packages of $pinned are not here: nothing is kept, there is no rollback to it"
+    fi
+    current=$(readlink "$home/current" || :)
+    for path in "$home"/v.*; do
+        [ "${path##*/}" = "$current" ] || rm -rf "$path"
+    done
+    [ "$key" = - ] || rm -rf "$fleetdrv/stage/$key"
+}
+
+main "$@"

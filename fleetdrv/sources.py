@@ -1,0 +1,73 @@
+"""Where a driver comes from: the parts of the playbook's schema that name an archive or packages.
+
+Patterns here are the border: a value that passed them may be written into a file or, quoted, into a script.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+LocalPath = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,1024}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+DkmsName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+~:-]{0,63}$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{1,63}$")]
+VersionPattern = Annotated[str, StringConstraints(pattern=r"^[0-9*][A-Za-z0-9_.+~:*-]{0,63}$")]
+"""An exact version, or one with `*` for any text."""
+Uri = Annotated[str, StringConstraints(pattern=r"^(https?|file):/[A-Za-z0-9._~:/?&=%@+,-]{1,500}$")]
+Suite = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+Component = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+
+
+class Model(BaseModel):
+    """Frozen, strict, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DkmsSource(Model):
+    """A DKMS source archive: a tar whose one top folder holds dkms.conf."""
+
+    source: LocalPath
+    """Path of the archive; relative to the playbook."""
+    sha256: Sha256
+    package: DkmsName = ""
+    version: Version = ""
+    """DKMS's own name and version of it; read from the archive's dkms.conf where left out."""
+
+
+class Repository(Model):
+    """An apt repository that the node's own sources do not name. Its key is pinned."""
+
+    uri: Uri
+    suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=8, strict=False)]
+    components: Annotated[tuple[Component, ...], Field(max_length=8, strict=False)] = ()
+    """None only for a flat repository, whose suite ends in a slash."""
+    key: LocalPath
+    """Path of the repository's key, armoured or not; relative to the playbook."""
+    fingerprint: Fingerprint
+    """Of the key, 40 capital hex digits: no other key is used."""
+    check_valid_until: bool = True
+
+    @model_validator(mode="after")
+    def _flat_or_with_components(self) -> Repository:
+        flat = [suite for suite in self.suites if suite.endswith("/")]
+        if self.components and flat:
+            raise ValueError(f"suite {flat[0]} ends in a slash, so it has no components")
+        if not self.components and len(flat) != len(self.suites):
+            raise ValueError("components are missing; only a suite that ends in a slash has none")
+        return self
+
+
+class AptSource(Model):
+    """Debian packages, by exact version or pattern."""
+
+    packages: Annotated[dict[PackageName, VersionPattern], Field(min_length=1, max_length=32)]
+    repository: Repository | None = None
+    hold: bool = True
+    """Mark the packages as held, so that no other upgrade of the node takes them along."""
+    conffiles: Literal["keep", "replace"] = "keep"
+    """What becomes of configuration files of these packages that were changed by hand."""

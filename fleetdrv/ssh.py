@@ -1,0 +1,240 @@
+"""SSH to nodes: connect once, use the session for a node's whole turn, never a traceback.
+
+Fabric resolves ~/.ssh/config and owns each connection; dialling, host keys and commands are done here,
+because Fabric accepts any host key, leaks failed connections and polls every running command 100 times a
+second. The classes of fleetdrv.errors say whether another try can help.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from fabric import Connection
+from paramiko.ssh_exception import IncompatiblePeer
+
+from fleetdrv import dial
+from fleetdrv.effects import Effects
+from fleetdrv.errors import InputError, Permanent, Unreachable
+from fleetdrv.known_hosts import KnownHosts
+from fleetdrv.model import Host
+from fleetdrv.ssh_bastion import Bastions
+from fleetdrv.ssh_config_file import read_config
+from fleetdrv.ssh_handshake import STEP, Handshake, by_hand
+from fleetdrv.ssh_keys import Keyring
+from fleetdrv.ssh_session import Completed, Session
+from fleetdrv.ssh_settings import Asked, Target, jump_hosts, make_target, read_variables
+from fleetdrv.ssh_transport import DISABLED, DISABLED_FOR_OLD_PEERS, FleetTransport
+
+__all__ = ["Completed", "Dialler", "FleetConnection", "Session"]
+
+HANDSHAKES_AT_ONCE = 16
+"""More only makes each slower: 300 at once took 1.6 s each, 16 at a time 0.17 s, the whole the same time."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+SHORTEST_LAST_PAUSE_SECONDS = 2.0
+MOST_JUMPS = 8
+USER_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
+
+
+class FleetConnection(Connection):  # type: ignore[misc]  # Fabric has no types
+    """Fabric's handle on a node, opened by our dialling. Its `run` and `put` work, for use by hand."""
+
+    # Declared, because Invoke writes what is not into the configuration, which all connections share: it is
+    # emptied and merged anew, and other threads' look-ups fail meanwhile. Fabric forgets the second one.
+    dial: Callable[[], FleetTransport] | None = None
+    inline_ssh_env: bool = True
+
+    def open(self) -> None:
+        """Connect unless connected. A failed attempt leaves neither thread nor socket."""
+        if not self.is_connected:
+            assert self.dial is not None
+            self.transport = self.dial()
+            self.client._transport = self.transport  # so that Fabric's close() closes it
+
+
+class Dialler:
+    """All SSH of one run. Files and keys are read once; for many threads. Close it to let go of bastions.
+
+    `ssh_config` None means the user's and the system's file, `known_hosts` empty the user's own files; the
+    global known_hosts files count always. `note` is told once of every setting that is not followed.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        *,
+        ssh_config: Path | None = None,
+        known_hosts: Sequence[Path] = (),
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._effects = effects
+        self._config = read_config(ssh_config)
+        self._known_hosts_files = tuple(path.expanduser() for path in known_hosts or USER_KNOWN_HOSTS)
+        self._known: dict[tuple[Path, ...], KnownHosts] = {}
+        self._keyring = Keyring()
+        self._bastions = Bastions(self._dial)
+        self._turns = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
+        self._old_peers: set[Target] = set()
+        self._note, self._noted = note, set[str]()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        _raise_descriptor_limit()
+
+    def connect(self, host: Host, deadline_seconds: float) -> Session:
+        """Return a session on that host.
+
+        Raises Unreachable when none was to be had in time, though tried again and again; Permanent at once
+        when trying again cannot help; InputError when the host's variables make no sense.
+        """
+        end = time.monotonic() + deadline_seconds
+        connection, target = self._resolve(host)
+        connection.dial = partial(self._dial, target, host.name, end)
+        for attempt in count(1):
+            try:
+                connection.open()
+                return Session(host.name, connection, self._effects)
+            except Unreachable as error:
+                pause = _pause(attempt, end - time.monotonic())
+                if not pause or self._closing.wait(pause):
+                    spent = deadline_seconds - (end - time.monotonic())
+                    cause = f"{error.cause} (attempt {attempt}, given up after {spent:.0f} s)"
+                    raise Unreachable(
+                        host.name, STEP, cause, evidence=error.evidence, remedy=error.remedy
+                    ) from error
+        raise AssertionError  # count() does not end
+
+    def close(self) -> None:
+        """Let go of bastions and agent; waits between attempts end. Sessions are closed by their owners."""
+        self._closing.set()
+        self._bastions.close()
+        self._keyring.close()
+
+    def __enter__(self) -> Dialler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _resolve(self, host: Host) -> tuple[FleetConnection, Target]:
+        asked = read_variables(host)
+        self._tell(asked.notes)
+        return self._resolve_chain(asked, None, MOST_JUMPS)
+
+    def _resolve_chain(self, asked: Asked, jump: Target | None, depth: int) -> tuple[FleetConnection, Target]:
+        """`jump` given: this host's own jumps do not count, as with `ssh -J`."""
+        if depth == 0:
+            raise InputError(f"{asked.name}: more than {MOST_JUMPS} jumps, or jumps in a circle")
+        try:
+            connection = FleetConnection(
+                asked.name,
+                user=asked.user or None,
+                port=asked.port,
+                config=self._config,
+                gateway=False,  # Fabric would log in to the bastion once per node
+                forward_agent=False,
+                connect_kwargs={"allow_agent": False},  # a dict of its own: Fabric adds keys to a shared one
+            )
+        except ValueError as error:
+            raise InputError(f"{asked.name}: {error}") from None
+        if jump is None:
+            for hop in jump_hosts(asked, connection.ssh_config):
+                if hop.name == asked.name:
+                    break  # `Host *` with ProxyJump covers the bastion itself, too
+                _, jump = self._resolve_chain(hop, jump, depth - 1)
+        return connection, make_target(connection, asked, jump)
+
+    def _dial(self, target: Target, node: str, end: float) -> FleetTransport:
+        """Make one attempt; a second one only for peers so old that they share no algorithm with us."""
+        if target not in self._old_peers:
+            try:
+                return self._shake_hands(target, node, end, DISABLED)
+            except IncompatiblePeer:
+                self._old_peers.add(target)
+        try:
+            return self._shake_hands(target, node, end, DISABLED_FOR_OLD_PEERS)
+        except IncompatiblePeer as error:
+            raise Permanent(
+                node, STEP, f"{target}: no common algorithms: {error}", remedy=by_hand(target)
+            ) from error
+
+    def _shake_hands(
+        self, target: Target, node: str, end: float, disabled: Mapping[str, Sequence[str]]
+    ) -> FleetTransport:
+        """Wait for a turn only when the wire is there: hosts that are switched off would take all turns."""
+        known, user_file = self._known_hosts(target)
+        handshake = Handshake(
+            node=node, target=target, known=known, user_file=user_file, keyring=self._keyring, end=end
+        )
+        wire = self._wire(target, node, end)
+        if not self._turns.acquire(timeout=max(0.0, end - time.monotonic())):
+            wire.close()
+            raise Unreachable(node, STEP, f"{target}: too many others are being connected: no turn came")
+        try:
+            return handshake.perform(wire, disabled)
+        finally:
+            self._turns.release()
+
+    def _wire(self, target: Target, node: str, end: float) -> dial.Wire:
+        if target.jump is not None:
+            return self._bastions.wire(target.jump, target.address, target.port, node=node, end=end)
+        left = max(0.0, min(target.connect_seconds, end - time.monotonic()))
+        try:
+            return dial.connect(target.address, target.port, within_seconds=left)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise Unreachable(node, STEP, f"{target}: {error.strerror}") from error
+            raise Permanent(
+                node, STEP, f"{target}: {error.strerror}", remedy="set ansible_host in the inventory"
+            ) from error
+        except OSError as error:
+            raise Unreachable(
+                node, STEP, f"{target}: {error.strerror or error}", remedy=by_hand(target)
+            ) from error
+
+    def _known_hosts(self, target: Target) -> tuple[KnownHosts, Path | None]:
+        """Return what is known, and the file to which the operator would add."""
+        users = self._known_hosts_files if target.user_known_hosts is None else target.user_known_hosts
+        files = (*users, *target.global_known_hosts)
+        with self._lock:
+            if files not in self._known:
+                self._known[files] = KnownHosts.load(files)
+            return self._known[files], next(iter(users), None)
+
+    def _tell(self, notes: Iterable[str]) -> None:
+        with self._lock:
+            new = [text for text in notes if text not in self._noted]
+            self._noted.update(new)
+        for text in new:
+            self._note(text)
+
+
+def _pause(attempt: int, left: float) -> float:
+    """Return the seconds to wait before the next attempt; 0 when there is no time for one.
+
+    Doubling, with jitter so that a fleet does not come back in step; shorter towards the end, so that a host
+    that comes up late is still found.
+    """
+    if left < SHORTEST_LAST_PAUSE_SECONDS and attempt > 1:
+        return 0.0
+    pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    pause = min(pause, max(SHORTEST_LAST_PAUSE_SECONDS, left / 2))
+    return pause if pause < left else 0.0
+
+
+def _raise_descriptor_limit() -> None:
+    """One descriptor per node: a laptop's soft limit (256 or 1024) would end a large run half-way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 10240):  # macOS says unlimited and then takes no more than the kernel's own limit
+        if soft == resource.RLIM_INFINITY or (wanted != resource.RLIM_INFINITY and soft >= wanted):
+            return
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return

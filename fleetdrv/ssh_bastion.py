@@ -1,0 +1,115 @@
+"""Jump hosts: one connection each for the whole fleet, one forwarded channel per node.
+
+A log-in per node would run into the bastion's MaxStartups and ask for a one-time code per node. MaxSessions
+does not count forwarded channels (measured: 100 of them with MaxSessions 1).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import paramiko
+
+from fleetdrv.dial import Wire
+from fleetdrv.errors import NodeError, Permanent, Unreachable
+from fleetdrv.ssh_handshake import STEP
+from fleetdrv.ssh_settings import Target
+from fleetdrv.ssh_transport import ADMINISTRATIVELY_PROHIBITED, CHANNEL_SECONDS, FleetTransport
+
+FRESH_SECONDS = 2.0
+"""A failure this young is reported again instead of dialling again: all waiting nodes would, one by one."""
+
+Open = Callable[[Target, str, float], FleetTransport]
+"""Target, node on whose behalf, time.monotonic() of the end."""
+
+
+class Bastions:
+    """All jump hosts of a run; for many threads."""
+
+    def __init__(self, open_transport: Open) -> None:
+        self._open = open_transport
+        self._lock = threading.Lock()
+        self._bastions: dict[Target, _Bastion] = {}
+
+    def wire(self, jump: Target, address: str, port: int, *, node: str, end: float) -> Wire:
+        """Return a byte stream to address:port as the jump host sees it."""
+        with self._lock:
+            bastion = self._bastions.setdefault(jump, _Bastion(jump, self._open))
+        return bastion.wire(address, port, node=node, end=end)
+
+    def close(self) -> None:
+        """Hang up on all of them."""
+        with self._lock:
+            bastions = list(self._bastions.values())
+            self._bastions.clear()
+        for bastion in bastions:
+            bastion.close()
+
+
+class _Bastion:
+    def __init__(self, target: Target, open_transport: Open) -> None:
+        self._target = target
+        self._open = open_transport
+        self._lock = threading.Lock()
+        self._transport: FleetTransport | None = None
+        self._failure: NodeError | None = None
+        self._failed_at = 0.0
+
+    def wire(self, address: str, port: int, *, node: str, end: float) -> Wire:
+        transport = self._connected(node, end)
+        limit = max(0.0, min(CHANNEL_SECONDS, end - time.monotonic()))
+        try:
+            channel = transport.open_channel("direct-tcpip", (address, port), ("", 0), timeout=limit)
+        except paramiko.ChannelException as error:
+            raise self._refused(node, address, port, error) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise Unreachable(node, STEP, f"bastion {self._target}: {error or 'hung up'}") from error
+        return Wire(channel)
+
+    def _refused(self, node: str, address: str, port: int, error: paramiko.ChannelException) -> NodeError:
+        cause = f"bastion {self._target} opens no way to {address}:{port}: {error.text}"
+        if error.code == ADMINISTRATIVELY_PROHIBITED:
+            return Permanent(
+                node, STEP, cause, remedy="see AllowTcpForwarding and PermitOpen in the bastion's sshd_config"
+            )
+        return Unreachable(node, STEP, cause)
+
+    def _connected(self, node: str, end: float) -> FleetTransport:
+        if not self._lock.acquire(timeout=max(0.0, end - time.monotonic())):
+            raise Unreachable(node, STEP, f"bastion {self._target} is still being connected")
+        try:
+            if self._transport is not None and self._transport.is_active():
+                return self._transport
+            self._raise_known_failure(node)
+            self._hang_up()
+            try:
+                self._transport = self._open(self._target, node, end)
+            except NodeError as error:
+                self._failure, self._failed_at = error, time.monotonic()
+                self._raise_known_failure(node)
+                raise  # not reached: the failure is fresh
+            self._failure = None
+            return self._transport
+        finally:
+            self._lock.release()
+
+    def _raise_known_failure(self, node: str) -> None:
+        """A permanent failure stays for the run: more failed log-ins would only get the laptop locked out."""
+        error = self._failure
+        if error is None:
+            return
+        if isinstance(error, Permanent) or time.monotonic() - self._failed_at < FRESH_SECONDS:
+            raise type(error)(
+                node, STEP, f"bastion {error.cause}", evidence=error.evidence, remedy=error.remedy
+            ) from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None

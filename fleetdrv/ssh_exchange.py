@@ -1,0 +1,166 @@
+"""One command's three streams over a bare channel, moved by the thread that wants its result."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from paramiko import Channel
+
+LINGER_SECONDS = 5.0
+"""Wait for the streams' ends after the exit status: a daemon started by a postinst script may hold them."""
+CHUNK_BYTES = 65536
+
+
+class Deadline(Exception):
+    """The caller's time is over."""
+
+
+class Silence(Exception):
+    """The caller's limit for no output at all is over."""
+
+
+class CallbackFailed(Exception):
+    """Not ours: raised by the receiver of standard output."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class _Arrival(threading.Event):
+    """Set when either stream has something. Paramiko's pipes clear their event when they run empty; this one
+    is shared by two pipes, so only its reader may clear it."""
+
+    def clear(self) -> None:
+        """Ignore the pipes' wish."""
+
+    def rearm(self) -> None:
+        super().clear()
+
+
+class _Status(threading.Event):
+    """The exit status has come: that too is an arrival, though no byte comes with it."""
+
+    def __init__(self, arrival: _Arrival) -> None:
+        super().__init__()
+        self._arrival = arrival
+
+    def set(self) -> None:
+        super().set()
+        self._arrival.set()
+
+
+class _Room(threading.Condition):
+    """The host takes more input: the third thing worth waking up for."""
+
+    def __init__(self, lock: Any, arrival: _Arrival) -> None:
+        super().__init__(lock)
+        self._arrival = arrival
+
+    def notify_all(self) -> None:
+        super().notify_all()
+        self._arrival.set()
+
+
+class Exchange:
+    """One command's streams, moved by one thread without a descriptor or a poll per channel.
+
+    Both streams are drained all the time: 2 MiB unread on either would block the command for ever.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        stdin: bytes,
+        on_stdout: Callable[[bytes], None] | None,
+        end: float,
+        silence_seconds: float | None,
+    ) -> None:
+        self._channel = channel
+        self._unsent = memoryview(stdin)
+        self._on_stdout = on_stdout
+        self._end = end
+        self._silence = silence_seconds
+        self._moved_at = time.monotonic()
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self._arrival = _Arrival()
+        channel.in_buffer.set_event(self._arrival)
+        channel.in_stderr_buffer.set_event(self._arrival)
+        channel.status_event = _Status(self._arrival)
+        channel.out_buffer_cv = _Room(channel.lock, self._arrival)
+
+    def finish(self) -> int | None:
+        """Move bytes until the command has ended; return its exit code, None when the host gave none."""
+        self._channel.settimeout(0.0)
+        while True:
+            self._arrival.rearm()
+            over = self._channel.closed  # asked before draining: whatever came before the close is taken
+            moved = self._drain() | self._feed()
+            if moved:
+                self._moved_at = time.monotonic()
+            elif over or self._lingered():
+                break
+            patience = self._patience()
+            if not moved:
+                self._arrival.wait(patience)
+        return self._channel.exit_status if self._channel.exit_status >= 0 else None
+
+    def tail(self) -> str:
+        """Return the last lines of output, as evidence for a message."""
+        return (self.stderr or self.stdout)[-2000:].decode("utf-8", "replace")
+
+    def _drain(self) -> bool:
+        """Take what is there, a bounded amount: a command that never stops talking must meet its deadline."""
+        out, err = self._channel.recv_ready(), self._channel.recv_stderr_ready()
+        if out:
+            self._take(self._channel.recv(CHUNK_BYTES))
+        if err:
+            self.stderr += self._channel.recv_stderr(CHUNK_BYTES)
+        return out or err
+
+    def _take(self, data: bytes) -> None:
+        if self._on_stdout is None:
+            self.stdout += data
+            return
+        try:
+            self._on_stdout(data)
+        except Exception as error:
+            raise CallbackFailed(error) from error
+
+    def _feed(self) -> bool:
+        """Send what the host has room for, then end the command's standard input."""
+        if self._channel.eof_sent or self._channel.closed:
+            return False
+        sent = 0
+        if self._unsent:
+            try:
+                sent = self._channel.send(bytes(self._unsent[:CHUNK_BYTES]))
+            except TimeoutError:
+                return False  # no room now
+            except OSError:
+                return False  # closed just now: it ended without reading all
+            self._unsent = self._unsent[sent:]
+        if not self._unsent:
+            self._channel.shutdown_write()
+        return sent > 0
+
+    def _lingered(self) -> bool:
+        return self._channel.exit_status_ready() and time.monotonic() - self._moved_at > LINGER_SECONDS
+
+    def _patience(self) -> float:
+        """Return how long to wait for bytes; raises when a limit is reached."""
+        now = time.monotonic()
+        if now >= self._end:
+            raise Deadline
+        limits = [self._end - now]
+        if self._silence is not None:
+            left = self._moved_at + self._silence - now
+            if left <= 0:
+                raise Silence(f"nothing was heard for {self._silence:g} s")
+            limits.append(left)
+        if self._channel.exit_status_ready():
+            limits.append(LINGER_SECONDS)
+        return min(limits)

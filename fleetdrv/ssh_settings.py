@@ -1,0 +1,195 @@
+"""How to reach a host: inventory first, then ~/.ssh/config, then OpenSSH's defaults.
+
+Fabric's Connection does the resolving of ~/.ssh/config, over one Config for the whole run. Variable names are
+Ansible's, so that an inventory made for Ansible works as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from getopt import GetoptError, getopt
+from pathlib import Path
+from typing import Any
+
+from fabric import Connection
+
+from fleetdrv.errors import InputError
+from fleetdrv.known_hosts import DEFAULT_PORT
+from fleetdrv.model import Host
+
+DEFAULT_GLOBAL_FILES = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
+
+_SSH_FLAGS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"  # OpenSSH 9.2, ssh.c
+_SHORT = {"-J": "proxyjump", "-i": "identityfile", "-p": "port", "-l": "user"}
+_UNDERSTOOD = frozenset(
+    {
+        "hostname",
+        "port",
+        "user",
+        "proxyjump",
+        "proxycommand",
+        "identitiesonly",
+        "userknownhostsfile",
+        "globalknownhostsfile",
+        "hostkeyalias",
+        "connecttimeout",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the inventory says of one host; empty where it is silent."""
+
+    name: str
+    user: str = ""
+    port: int | None = None
+    identity_files: tuple[Path, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Options of ssh(1) by lower-case name, out of ansible_ssh_common_args."""
+    notes: tuple[str, ...] = ()
+    """What is not followed; without the host's name, so that a thousand hosts say it once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Everything needed to reach and to recognise one host."""
+
+    address: str
+    port: int
+    user: str
+    key_name: str
+    key_port: int
+    """Name and port under which its key stands in known_hosts; an alias stands there without a port."""
+    identity_files: tuple[Path, ...] = ()
+    user_known_hosts: tuple[Path, ...] | None = None
+    """Files that this host names for itself; None: the run's."""
+    global_known_hosts: tuple[Path, ...] = DEFAULT_GLOBAL_FILES
+    connect_seconds: float = 10.0
+    jump: Target | None = None
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.user}@{address}:{self.port}"
+
+
+def read_variables(host: Host) -> Asked:
+    """Take what concerns SSH out of a host's variables; raises InputError on values that cannot be meant."""
+    variables = host.variables
+
+    def text(*names: str) -> str:
+        value = next((variables[name] for name in names if variables.get(name) is not None), "")
+        return str(value)
+
+    options, notes = _options(host, text("ansible_ssh_common_args"), text("ansible_ssh_extra_args"))
+    if text("ansible_password", "ansible_ssh_pass"):
+        notes.append("ansible_password is not used: log-in is by key only")
+    key_file = text("ansible_ssh_private_key_file", "ansible_private_key_file")
+    files = [key_file] if key_file else []
+    files += options.pop("identityfile", "").splitlines()
+    port = text("ansible_port", "ansible_ssh_port") or options.pop("port", "")
+    return Asked(
+        name=text("ansible_host", "ansible_ssh_host") or options.pop("hostname", "") or host.name,
+        user=text("ansible_user", "ansible_ssh_user") or options.pop("user", ""),
+        port=_port(host.name, port) if port else None,
+        identity_files=tuple(Path(name).expanduser() for name in files),
+        options=options,
+        notes=tuple(notes),
+    )
+
+
+def _options(host: Host, *arguments: str) -> tuple[dict[str, str], list[str]]:
+    """Read arguments meant for ssh(1); the first value of an option wins, as there."""
+    try:
+        words = [word for text in arguments for word in shlex.split(text)]
+        flags, _ = getopt(words, _SSH_FLAGS)
+    except (GetoptError, ValueError) as error:
+        raise InputError(f"{host.name}: ansible_ssh_common_args: {error}") from None
+    options: dict[str, str] = {}
+    notes: list[str] = []
+    for flag, value in flags:
+        name, text = _one_option(flag, value)
+        if name == "identityfile":
+            options[name] = f"{options[name]}\n{text}" if name in options else text
+        elif name in _UNDERSTOOD:
+            options.setdefault(name, text)
+        elif name != "stricthostkeychecking":
+            notes.append(f"ansible_ssh_common_args: {flag} {value}".rstrip() + " is ignored")
+        elif text.lower() != "yes":
+            notes.append(f"StrictHostKeyChecking={text} is not followed: host keys are always verified")
+    return options, notes
+
+
+def _one_option(flag: str, value: str) -> tuple[str, str]:
+    """Split `-o Name=value` or `-o "Name value"`; short flags stand for the option they set.
+
+    >>> _one_option("-o", "ProxyJump = bastion"), _one_option("-J", "bastion")
+    (('proxyjump', 'bastion'), ('proxyjump', 'bastion'))
+    """
+    if flag != "-o":
+        return _SHORT.get(flag, ""), value
+    name, _, text = value.strip().replace("=", " ", 1).partition(" ")
+    name, text = name.lower(), text.strip()
+    return name, text if name.endswith("hostsfile") else text.strip('"')  # lists keep their inner quotes
+
+
+def jump_hosts(asked: Asked, found: Mapping[str, Any]) -> tuple[Asked, ...]:
+    """Return the hosts to jump through, nearest first; `found` is what ~/.ssh/config says."""
+    value = asked.options.get("proxyjump") or str(found.get("proxyjump") or "")
+    if not value and (asked.options.get("proxycommand") or found.get("proxycommand")):
+        raise InputError(f"{asked.name}: ProxyCommand is not supported: use ProxyJump")
+    names = [name.strip().removeprefix("ssh://") for name in value.split(",") if name.strip()]
+    if [name.lower() for name in names] == ["none"]:
+        return ()
+    return tuple(_jump_host(asked.name, name) for name in names)
+
+
+def _jump_host(where: str, text: str) -> Asked:
+    """Read `[user@]host[:port]`, with IPv6 addresses in brackets when a port follows."""
+    user, _, place = text.rpartition("@")
+    host, _, port = place.rpartition(":")
+    if not host or (":" in host and not host.endswith("]")):
+        host, port = place, ""
+    return Asked(name=host.strip("[]"), user=user, port=_port(where, port) if port else None)
+
+
+def make_target(connection: Connection, asked: Asked, jump: Target | None) -> Target:
+    """Put together what Fabric has resolved and what the inventory says; the inventory wins."""
+    found = connection.ssh_config
+    options = {**{name: str(value) for name, value in found.items() if name in _UNDERSTOOD}, **asked.options}
+    named = asked.identity_files or tuple(Path(name).expanduser() for name in found.get("identityfile", ()))
+    address = str(connection.host)
+    port = _port(asked.name, str(connection.port))
+    alias = options.get("hostkeyalias", "")
+    tokens = {"h": address, "p": str(port), "k": alias or address, "r": str(connection.user), "%": "%"}
+    global_files = _paths(options.get("globalknownhostsfile"), tokens)
+    connect_seconds = options.get("connecttimeout", "")
+    return Target(
+        address=address,
+        port=port,
+        user=str(connection.user),
+        key_name=alias or address,
+        key_port=DEFAULT_PORT if alias else port,
+        identity_files=tuple(path for path in named if str(path) != "none"),
+        user_known_hosts=_paths(options.get("userknownhostsfile"), tokens),
+        global_known_hosts=DEFAULT_GLOBAL_FILES if global_files is None else global_files,
+        connect_seconds=float(connect_seconds) if connect_seconds.isdecimal() and int(connect_seconds) else 10.0,
+        jump=jump,
+    )
+
+
+def _paths(text: str | None, tokens: Mapping[str, str]) -> tuple[Path, ...] | None:
+    """Read a list of files with the tokens of ssh_config(5), as in `~/.ssh/known_hosts.d/%k`."""
+    if text is None:
+        return None
+    names = [re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), name) for name in shlex.split(text)]
+    return tuple(Path(name).expanduser() for name in names if name != "none")
+
+
+def _port(where: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 65536):
+        raise InputError(f"{where}: port {value!r} is not a number from 1 to 65535")
+    return int(value)

@@ -1,0 +1,78 @@
+"""See all nodes of a pool at once, and under which run: what every command that judges them begins with."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from fleetdrv.crew import Crew
+from fleetdrv.drive import Ending
+from fleetdrv.errors import FleetdrvError, NodeError, Unreachable
+from fleetdrv.fleet import Result
+from fleetdrv.look import View
+from fleetdrv.records import RunRecord
+from fleetdrv.turn import Debt, Owed, Verdict
+
+Seen = Mapping[str, Owed | FleetdrvError]
+"""What a look at each node made due, or why it could not be looked at."""
+
+
+def run_id(crew: Crew, record: RunRecord | None) -> str:
+    """Go on with an unfinished run of the same wanted state; any other is a new one."""
+    if record is not None and not record.finished and record.digest == crew.loaded.playbook.digest:
+        return record.id
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + os.urandom(3).hex()
+
+
+def survey(crew: Crew, record: RunRecord | None) -> tuple[str, Seen]:
+    """Look at all nodes for the run that goes on, or for a new one where that has no more to do.
+
+    A run that nobody could close (killed at its end, interrupted) must not keep its failed nodes for ever.
+    """
+    run = run_id(crew, record)
+    seen = crew.survey(run)
+    spent = any(driver.view and driver.view.sight.spent for driver in crew.drivers.values())
+    if spent and not owes_something(seen):
+        run = run_id(crew, None)
+        seen = crew.survey(run)
+    return run, seen
+
+
+def views_of(crew: Crew, seen: Seen) -> dict[str, View | str]:
+    """Return what was seen of each node, or why nothing was."""
+    views: dict[str, View | str] = {}
+    for name, came in seen.items():
+        view = crew.drivers[name].view
+        views[name] = str(came) if isinstance(came, FleetdrvError) or view is None else view
+    return views
+
+
+def owes_something(seen: Seen) -> bool:
+    """Whether anything is due on any node."""
+    return any(isinstance(came, Owed) and came.debt is not Debt.NOTHING for came in seen.values())
+
+
+def nothing_to_do(crew: Crew, seen: Seen) -> Result:
+    """Return the result of a rollout in which no node owes anything."""
+    endings = []
+    for name, came in seen.items():
+        if isinstance(came, Owed):
+            endings.append(crew.drivers[name].ending(came))
+        else:
+            endings.append(unseen(name, came))
+    return Result(endings=tuple(endings))
+
+
+def unseen(name: str, error: FleetdrvError) -> Ending:
+    """Return the ending of a node that could not be looked at."""
+    if isinstance(error, NodeError):
+        verdict = Verdict.UNREACHABLE if isinstance(error, Unreachable) else Verdict.FAILED
+        return Ending(
+            node=name,
+            verdict=verdict,
+            why=f"{error.step}: {error.cause}",
+            evidence=error.evidence,
+            remedy=error.remedy,
+        )
+    return Ending(node=name, verdict=Verdict.FAILED, why=str(error))

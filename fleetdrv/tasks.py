@@ -1,0 +1,175 @@
+"""The command line: one Invoke task per command, thin over commands.py, which is imported only when one runs.
+
+`fleetdrv --help` and shell completion import nothing but Invoke and this file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit, ParseError
+from invoke.tasks import Task
+
+from fleetdrv.errors import InputError
+
+namespace = Collection()
+"""Every command; `inv -c fleetdrv` and fabfiles of others can add it to their own tree."""
+
+_SHARED: dict[str, tuple[str | bool, str]] = {
+    "inventory": ("", "inventory file (Ansible's static YAML)"),
+    "limit": ("", "only these hosts of the pool: names, globs, groups, comma-separated; !name takes away"),
+    "context": ("", "kubectl context"),
+    "json": (False, "one JSON document on stdout"),
+    "log_json": (False, "progress as JSON lines on stderr"),
+    "no_cluster": (False, "hosts outside Kubernetes: no cordon, no drain, limits in this process only"),
+    "quiet": (False, "only warnings and failures"),
+    "yes": (False, "do not ask before touching anything"),
+    "reason": ("", "why, for whoever looks at the pool"),
+}
+_SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
+_POSITIONAL = ("playbook", "pool", "action")
+_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
+_CHANGE = (*_LOOK, "yes", "reason")
+_ORDER = ("context", "json", "reason")
+
+
+class _Task(Task[Callable[..., None]]):
+    """A task whose short flags are chosen, not derived."""
+
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        """Add the chosen short name."""
+        opts: dict[str, Any] = super().arg_opts(name, default, taken_names)
+        if name in _SHORT:
+            opts["names"] = [*opts["names"], _SHORT[name]]
+        return opts
+
+
+def _command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a task of a body that takes Options and its own arguments, and returns its exit code."""
+
+    def decorate(body: Callable[..., int]) -> Callable[..., int]:
+        own = list(inspect.signature(body).parameters.values())[1:]
+
+        def run(_: Context, /, **given: Any) -> None:
+            from fleetdrv.crew import Options
+
+            for name in _POSITIONAL:
+                if str(given.get(name, "")).startswith("-"):  # Invoke takes an unknown flag for a positional
+                    raise ParseError(f"No idea what '{given[name]}' is!")
+            options = Options(**{name: given.pop(name) for name in shared})
+            raise Exit(code=int(body(options, **given)))
+
+        plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)]
+        parameters += [p.replace(kind=plain) for p in own]
+        parameters += [inspect.Parameter(name, plain, default=_SHARED[name][0]) for name in shared]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Invoke reads
+        run.__doc__, run.__name__ = body.__doc__, body.__name__
+        namespace.add_task(
+            _Task(
+                run,
+                name=body.__name__,
+                positional=[p.name for p in own if p.name in _POSITIONAL],
+                auto_shortflags=False,
+                help={**{name: _SHARED[name][1] for name in shared}, **helps},
+            )
+        )
+        return body
+
+    return decorate
+
+
+@_command(*_LOOK)
+def plan(options: Any, playbook: str) -> int:
+    """Look at every node, decide and print; writes nothing anywhere.
+
+    Exit code 0: converged; 2: changes pending; 4: some node is unreachable or cannot be changed as it is;
+    5: some node is blocked.
+    """
+    from fleetdrv import commands
+
+    return commands.plan(options, playbook)
+
+
+@_command(*_CHANGE)
+def apply(options: Any, playbook: str) -> int:
+    """Bring the pool to the playbook's state, a few nodes at a time.
+
+    The same command again finishes what an earlier one began, wherever it was cut off, and does nothing
+    where nothing is to be done. First Ctrl-C: start no more nodes. Second: leave now; jobs run on.
+    """
+    from fleetdrv import commands
+
+    return commands.apply(options, playbook)
+
+
+@_command(*_LOOK)
+def drift(options: Any, playbook: str) -> int:
+    """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.
+
+    Exit code 0: nobody; 2: somebody; 4: some node is unreachable or cannot be read.
+    """
+    from fleetdrv import commands
+
+    return commands.drift(options, playbook)
+
+
+@_command("context", "json")
+def status(options: Any, pool: str) -> int:
+    """Show, from any machine, which nodes are out of service, by which run, in which step.
+
+    POOL may be left out: then every pool is shown. Reads the cluster only, no node.
+    """
+    from fleetdrv import orders
+
+    return orders.status(options, pool)
+
+
+@_command(*_ORDER)
+def pause(options: Any, pool: str) -> int:
+    """Ask every run of a pool, this one and later ones, to start no more nodes until `resume`."""
+    from fleetdrv import orders
+
+    return orders.pause(options, pool)
+
+
+@_command(*_ORDER)
+def resume(options: Any, pool: str) -> int:
+    """Lift a pause."""
+    from fleetdrv import orders
+
+    return orders.resume(options, pool)
+
+
+@_command(*_ORDER)
+def abort(options: Any, pool: str) -> int:
+    """End the run under way: it starts no more nodes, for good; nodes in hand are finished."""
+    from fleetdrv import orders
+
+    return orders.abort(options, pool)
+
+
+@_command(
+    "context",
+    "json",
+    nodes="how many virtual machines",
+    release="Debian release, one for all or one for each: bookworm,trixie",
+    folder="where the lab keeps everything",
+)
+def lab(options: Any, action: str, nodes: int = 2, release: str = "bookworm", folder: str = "") -> int:
+    """Run the practice fleet: `lab up`, `lab status`, `lab down`.
+
+    Virtual machines with their own kernel, sshd, apt and DKMS, and a real Kubernetes control plane. `up`
+    builds what is missing once and keeps it in the cache; `down` leaves nothing running.
+    """
+    if action not in ("up", "down", "status"):
+        raise InputError(f"lab {action}: say `lab up`, `lab status` or `lab down`")
+    from fleetdrv.lab import cli
+
+    return cli.main(
+        action, nodes=nodes, release=release, folder=folder, context=options.context, as_json=options.json
+    )

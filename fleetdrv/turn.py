@@ -1,0 +1,277 @@
+"""What a node owes next, from what can be seen now. Pure.
+
+A debt names the act that is due, not the step that was done: a controller that was killed at any instant
+is continued by the next one, which looks and reads the same debt. There is no other recovery code.
+
+What is seen: the plan for the playbook, the jobs of this run on the node, who holds the node's cordon, and
+what the node's last result says. Jobs are named RUN.PHASE.NUMBER, so that the same phase of the same run
+is found again and never submitted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleetdrv.model import Job, JobState
+from fleetdrv.plan import NodePlan, Outcome
+
+MAX_INTERRUPTED = 3
+"""So often a job of one phase may be cut off (power cut, reboot, killed) before the node counts as failed."""
+
+
+class Phase(StrEnum):
+    """Kinds of jobs."""
+
+    STAGE = "stage"
+    OUTAGE = "outage"
+    ROLLBACK = "rollback"
+    KEEP = "keep"
+
+
+class Grip(StrEnum):
+    """Who holds the node, in the words of ownership.py, boiled down to what a debt depends on."""
+
+    FREE = "free"
+    OURS = "ours"
+    LOST = "lost"
+    """Ours by annotation, but somebody lifted the cordon or set it anew: it is theirs now."""
+    FOREIGN = "foreign"
+    HELD = "held"
+
+
+class Debt(StrEnum):
+    """The act that is due."""
+
+    FOLLOW = "follow"
+    """A job runs on the node: wait for its end, then look again."""
+    STAGE = "stage"
+    OUTAGE = "outage"
+    FINISH = "finish"
+    """Verified: keep as last known good, return the node to service."""
+    RETURN = "return"
+    """Nothing was touched and nothing is owed or can be done: put the node back as it was found."""
+    ROLLBACK = "rollback"
+    RETURN_ROLLED_BACK = "return rolled back"
+    LEAVE_OUT = "leave out"
+    LET_GO = "let go"
+    """Take our marks off a node that is not ours any more; its cordon stays as the other party set it."""
+    NOTHING = "nothing"
+    """Final for this run: converged, refused, skipped or failed, as `verdict` says."""
+
+
+class Verdict(StrEnum):
+    """How a node's turn ended, or would end."""
+
+    CONVERGED = "converged"
+    CHANGED = "changed"
+    SKIPPED = "skipped"
+    BLOCKED = "blocked"
+    INCOMPATIBLE = "incompatible"
+    NOT_MENDABLE = "not mendable here"
+    FAILED = "failed"
+    ROLLED_BACK = "failed, rolled back"
+    LEFT_OUT = "failed, left out of service"
+    LOST = "failed, taken over by somebody else"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """All that the next debt depends on."""
+
+    plan: NodePlan
+    jobs: Sequence[Job]
+    grip: Grip
+    run: str
+    touched: bool = False
+    """The cordon's own record says that a job was about to be sent."""
+    about_to: str = ""
+    """That job, by the same record."""
+    has_good: bool = False
+    """A last known good is there for every driver of the playbook."""
+    good_again: bool = False
+    """The node stands at its last known good (a plan for that wanted state is empty)."""
+    spent: Verdict | None = None
+    """How this node's turn already ended in this very run, from the node's last result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """The debt, the job it is about, and why."""
+
+    debt: Debt
+    job: str = ""
+    why: str = ""
+    verdict: Verdict | None = None
+
+
+_REFUSALS = {
+    Outcome.BLOCKED: Verdict.BLOCKED,
+    Outcome.INCOMPATIBLE: Verdict.INCOMPATIBLE,
+    Outcome.NOT_MENDABLE: Verdict.NOT_MENDABLE,
+}
+
+
+def owed(sight: Sight) -> Owed:
+    """Return the next act for a node."""
+    running = next((job for job in sight.jobs if job.state is JobState.RUNNING), None)
+    if running:
+        return Owed(debt=Debt.FOLLOW, job=running.id, why=f"job {running.id} runs on the node")
+    match sight.grip:
+        case Grip.HELD | Grip.FOREIGN:
+            return Owed(debt=Debt.NOTHING, verdict=Verdict.SKIPPED, why="cordoned or held by somebody else")
+        case Grip.LOST:
+            return Owed(
+                debt=Debt.LET_GO,
+                verdict=Verdict.LOST,
+                why="the cordon was lifted or set anew by somebody else",
+            )
+        case Grip.OURS:
+            return _owed_in_outage(sight)
+        case Grip.FREE:
+            return _owed_in_service(sight)
+
+
+def _owed_in_service(sight: Sight) -> Owed:
+    plan, stage = sight.plan, _last(sight, Phase.STAGE)
+    if sight.spent is not None:
+        return Owed(debt=Debt.NOTHING, verdict=sight.spent, why="its turn in this run is over")
+    if plan.outcome is Outcome.CONVERGED:
+        return Owed(debt=Debt.NOTHING, verdict=Verdict.CONVERGED)
+    if plan.outcome is not Outcome.CHANGEABLE:
+        return Owed(debt=Debt.NOTHING, verdict=_REFUSALS[plan.outcome], why=plan.reason)
+    if plan.stage and (why := _gave_up(sight, Phase.STAGE)):
+        return Owed(debt=Debt.NOTHING, job=stage.id if stage else "", verdict=_stage_verdict(stage), why=why)
+    return _stage_or_outage(sight)
+
+
+def _owed_in_outage(sight: Sight) -> Owed:
+    # "Touched" is recorded under this cordon before a job is sent: without it they are of an outage before.
+    outage = _of_this_outage(sight) if sight.touched else None
+    rollback = _last(sight, Phase.ROLLBACK) if sight.touched else None
+    if rollback is not None:
+        return _owed_after_rollback(sight, rollback)
+    if sight.plan.outcome is Outcome.CONVERGED:
+        return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
+    if outage is not None and (why := _gave_up(sight, Phase.OUTAGE)):
+        return _roll_back(sight, outage, why)
+    if outage is not None and outage.state is JobState.DONE:
+        return _roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
+    if sight.plan.outcome is not Outcome.CHANGEABLE:
+        return _give_up_in_outage(sight, _REFUSALS[sight.plan.outcome], sight.plan.reason)
+    if sight.plan.stage and (why := _gave_up(sight, Phase.STAGE)):
+        stage = _last(sight, Phase.STAGE)
+        return _give_up_in_outage(sight, _stage_verdict(stage), why, stage.id if stage else "")
+    return _stage_or_outage(sight)
+
+
+def _of_this_outage(sight: Sight) -> Job | None:
+    """Return the last outage job, unless one of a later number was about to be sent and never arrived."""
+    job = _last(sight, Phase.OUTAGE)
+    mark, _, number = sight.about_to.rpartition(".")
+    awaited = mark == f"{sight.run}.{Phase.OUTAGE}" and number.isdigit()
+    return None if job is not None and awaited and _number(job) < int(number) else job
+
+
+_DOES_NOT_FIT = {66, 67, 79}
+"""Exit codes of stage programs: no headers, the driver excludes the kernel, packages that the node cannot
+take. No other try, and no repair of the node by fleetdrv, will change them."""
+
+
+def _stage_verdict(stage: Job | None) -> Verdict:
+    unfit = stage is not None and stage.exit_code in _DOES_NOT_FIT
+    return Verdict.INCOMPATIBLE if unfit else Verdict.FAILED
+
+
+def _give_up_in_outage(sight: Sight, verdict: Verdict, why: str, job: str = "") -> Owed:
+    """Cordoned by us, and the way forward is closed: back as found only if nothing was touched."""
+    if sight.touched:
+        return Owed(debt=Debt.LEAVE_OUT, job=job, verdict=Verdict.LEFT_OUT, why=why)
+    return Owed(debt=Debt.RETURN, job=job, verdict=verdict, why=why)
+
+
+def _owed_after_rollback(sight: Sight, rollback: Job) -> Owed:
+    worn_out = _gave_up(sight, Phase.ROLLBACK)
+    if rollback.state is not JobState.DONE and not worn_out:
+        return Owed(debt=Debt.ROLLBACK, job=_next(sight, Phase.ROLLBACK), why="the rollback was interrupted")
+    outage = _last(sight, Phase.OUTAGE)
+    cause = _gave_up(sight, Phase.OUTAGE) or "the change was not verified"
+    job = (outage or rollback).id
+    if rollback.exit_code == 0 and sight.good_again:
+        why = f"{cause}; back at its last known good, verified"
+        return Owed(debt=Debt.RETURN_ROLLED_BACK, job=job, verdict=Verdict.ROLLED_BACK, why=why)
+    why = f"{cause}; {worn_out or 'rolled back, but that was not verified'}"
+    return Owed(debt=Debt.LEAVE_OUT, job=rollback.id, verdict=Verdict.LEFT_OUT, why=why)
+
+
+def _roll_back(sight: Sight, outage: Job, why: str) -> Owed:
+    if sight.good_again:  # the job changed nothing: rmmod found the module in use, say
+        why = f"{why}; still at its last known good, verified"
+        return Owed(debt=Debt.RETURN_ROLLED_BACK, job=outage.id, verdict=Verdict.ROLLED_BACK, why=why)
+    if sight.has_good:
+        return Owed(debt=Debt.ROLLBACK, job=_next(sight, Phase.ROLLBACK), why=why)
+    return Owed(
+        debt=Debt.LEAVE_OUT,
+        job=outage.id,
+        verdict=Verdict.LEFT_OUT,
+        why=f"{why}; no last known good to go back to",
+    )
+
+
+def _stage_or_outage(sight: Sight) -> Owed:
+    if sight.plan.stage:
+        return Owed(debt=Debt.STAGE, job=_next(sight, Phase.STAGE), why=sight.plan.stage[0].why)
+    layers = dict.fromkeys(f"{d.driver}: {d.layer}" for d in sight.plan.differences)
+    why = f"{', '.join(layers)} not as wanted"
+    return Owed(debt=Debt.OUTAGE, job=_next(sight, Phase.OUTAGE), why=why)
+
+
+def job_id(run: str, phase: Phase, number: int) -> str:
+    """Name a job.
+
+    >>> job_id("r1", Phase.STAGE, 2)
+    'r1.stage.2'
+    """
+    return f"{run}.{phase}.{number}"
+
+
+def _of_phase(sight: Sight, phase: Phase) -> list[Job]:
+    return [job for job in sight.jobs if job.id.startswith(f"{sight.run}.{phase}.")]
+
+
+def _number(job: Job) -> int:
+    return int(job.id.rpartition(".")[2])
+
+
+def _last(sight: Sight, phase: Phase) -> Job | None:
+    """The phase's last job that ran, or may yet run."""
+    return max(filter(_ran, _of_phase(sight, phase)), key=_number, default=None)
+
+
+def _next(sight: Sight, phase: Phase) -> str:
+    """A job that was claimed but never started is taken up under its own name; any other is over."""
+    last = max(_of_phase(sight, phase), key=_number, default=None)
+    if last is None:
+        return job_id(sight.run, phase, 1)
+    return last.id if last.state is JobState.CLAIMED else job_id(sight.run, phase, _number(last) + 1)
+
+
+_NEVER_RAN = ("lock", "token", "meta", "superseded")
+"""What run.sh and launch.sh name as the failed step of a job that ended before its first one."""
+
+
+def _ran(job: Job) -> bool:
+    return not (job.state is JobState.DONE and job.failed_step in _NEVER_RAN)
+
+
+def _gave_up(sight: Sight, phase: Phase) -> str:
+    """Say why the phase is not tried again in this run: its job failed, or never lives to its end."""
+    last = _last(sight, phase)
+    if last is not None and last.state is JobState.DONE and last.exit_code != 0:
+        return f"{last.failed_step or phase}: exit {last.exit_code} (job {last.id})"
+    interrupted = [job for job in _of_phase(sight, phase) if job.state is JobState.INTERRUPTED]
+    if len(interrupted) >= MAX_INTERRUPTED:
+        return f"{phase}: interrupted {len(interrupted)} times (job {interrupted[-1].id})"
+    return ""

@@ -1,0 +1,71 @@
+"""Paths and bodies of the requests to the API. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from fleetdrv import names
+from fleetdrv.ownership import Object
+
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{names.LEASE_NAMESPACE}/leases"
+"""Collection of the pools' Leases."""
+
+
+def event_body(node: Object, reason: str, message: str, *, warning: bool, now: datetime) -> dict[str, Any]:
+    """Return a core/v1 Event about a Node; those live in the namespace `default`."""
+    metadata = node["metadata"]
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{metadata['name']}.", "namespace": "default"},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": metadata["name"],
+            "uid": metadata.get("uid", ""),
+        },
+        "reason": reason,
+        "message": message[:1024],
+        "type": "Warning" if warning else "Normal",
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+        "source": {"component": names.FIELD_MANAGER},
+        "reportingComponent": names.FIELD_MANAGER,
+        "reportingInstance": "",
+    }
+
+
+def without_images(node: Mapping[str, Any]) -> Object:
+    """Drop the list of images, which is most of a Node and of no use here."""
+    status = {key: value for key, value in node.get("status", {}).items() if key != "images"}
+    return {**node, "status": status}
+
+
+def node_path(name: str) -> str:
+    """Return the path of a Node."""
+    return f"/api/v1/nodes/{quote(name, safe='')}"
+
+
+def pod_path(namespace: str, name: str) -> str:
+    """Return the path of a pod."""
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(name, safe='')}"
+
+
+def lease_path(name: str) -> str:
+    """Return the path of a pool's Lease."""
+    return f"{LEASES}/{quote(name, safe='')}"
+
+
+def daemon_set_path(namespace: str, name: str) -> str:
+    """Return the path of a DaemonSet; apps/v1 is its only version since Kubernetes 1.16."""
+    return f"/apis/apps/v1/namespaces/{quote(namespace, safe='')}/daemonsets/{quote(name, safe='')}"
+
+
+def budgets_path(version: str, namespace: str) -> str:
+    """Return the collection of a namespace's PodDisruptionBudgets."""
+    return f"/apis/{version}/namespaces/{quote(namespace, safe='')}/poddisruptionbudgets"

@@ -1,0 +1,148 @@
+"""apt_install.sh, apt_keep.sh and apt_restore.sh: what the outage holds, whatever happens to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.apt.node import AptNode
+
+_HOLD_LOCK = (
+    "exec perl -e 'use Fcntl; $| = 1; open F, q(>>), q(/var/lib/dpkg/lock-frontend) or die;"
+    " my $whole = pack(q(s s x4 q q i x4), F_WRLCK, 0, 0, 0, 0);"
+    " fcntl(F, F_SETLK, $whole) or die; print qq(held\\n); sleep {}'"
+)
+
+
+def installed(node: AptNode) -> str:
+    return node.call("dpkg-query -W -f '${db:Status-Abbrev}${Version}' toy-dkms")
+
+
+def test_from_files_without_a_compile_or_the_network(node: AptNode) -> None:
+    node.refresh()
+    assert node.stage("key", "toy-dkms=1.1").code == 0
+    node.call("rm -r /srv/repository; mv /usr/bin/make /usr/bin/make.away")
+    ended = node.install("key", "toy-dkms=1.1")
+    assert ended.code == 0, ended.out + ended.err
+    assert "Loading tarball for toy-1.1" in ended.out
+    assert "Building initial module" not in ended.out
+    assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
+    assert installed(node) == "hi 1.1"
+    assert node.call("ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
+    assert "Signed-By: /etc/apt/keyrings/fleetdrv-toy.gpg" in node.call(
+        "cat /etc/apt/sources.list.d/fleetdrv-toy*"
+    )
+    before = node.state()
+    assert node.install("key", "toy-dkms=1.1").code == 0
+    node.call("rm -r /var/lib/fleetdrv/stage/key")
+    assert node.install("key", "toy-dkms=1.1").code == 0
+    assert node.state() == before
+
+
+def test_an_upgrade_moves_our_own_hold_along(node: AptNode) -> None:
+    node.bring_to("toy-dkms=1.0")
+    node.bring_to("toy-dkms=1.1", key="second")
+    assert installed(node) == "hi 1.1"
+    assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
+    assert node.install("second", "toy-dkms=1.1", hold="no").code == 0
+    assert installed(node) == "ii 1.1"
+
+
+def test_a_hold_of_somebody_else_stays(node: AptNode) -> None:
+    node.bring_to("toy-tools=1.0")
+    node.call("rm /var/lib/fleetdrv/apt/held")
+    assert node.install("first", "toy-tools=1.0", hold="no").code == 0
+    assert node.call("apt-mark showhold") == "toy-tools\n"
+
+
+@pytest.mark.parametrize(("conffiles", "ours"), [("keep", True), ("replace", False)])
+def test_a_conffile_changed_by_hand(node: AptNode, conffiles: str, ours: bool) -> None:
+    node.bring_to("toy-dkms=1.0")
+    node.call("echo mine >/etc/toy.conf")
+    assert node.stage("second", "toy-dkms=1.1").code == 0
+    ended = node.install("second", "toy-dkms=1.1", conffiles=conffiles)
+    assert ended.code == 0, ended.err
+    assert (node.call("cat /etc/toy.conf") == "mine\n") is ours
+    assert ("kept /etc/toy.conf; the package's own is /etc/toy.conf.dpkg-dist" in ended.out) is ours
+
+
+def test_a_lock_that_is_let_go_is_waited_for(node: AptNode) -> None:
+    node.refresh()
+    node.stage("key", "toy-tools=1.0")
+    with node.start(_HOLD_LOCK.format(3)) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        ended = node.install("key", "toy-tools=1.0", LOCK_SECONDS="60")
+        assert ended.code == 0, ended.err
+        holder.wait(timeout=30)
+
+
+def test_a_lock_that_is_held_for_ever_is_named(node: AptNode) -> None:
+    node.refresh()
+    node.stage("key", "toy-tools=1.0")
+    before = node.state()
+    with node.start(_HOLD_LOCK.format(600)) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = node.install("key", "toy-tools=1.0", LOCK_SECONDS="2")
+        holder.kill()
+    assert refused.code == 75
+    assert "process " in refused.reason
+    assert "(perl -e " in refused.reason
+    assert node.state() == before
+
+
+def test_somebody_elses_half_done_packages_are_his(node: AptNode) -> None:
+    node.refresh()
+    node.stage("key", "toy-tools=1.0")
+    node.call("dpkg --unpack /srv/repository/pool/toy-lib_1.0_all.deb")
+    before = node.state()
+    assert node.install("key", "toy-tools=1.0").code == 81
+    assert node.state() == before
+
+
+@pytest.mark.parametrize("moment", ["dkms ldtarball", "dpkg --status-fd", "dkms install"])
+def test_killed_at_any_moment_the_same_again_makes_it_whole(node: AptNode, moment: str) -> None:
+    """What is killed is all of it, when a certain program runs: a stand-in kills every process of the node."""
+    node.bring_to("toy-dkms=1.0")
+    assert node.stage("second", "toy-dkms=1.1").code == 0
+    program, _, word = moment.partition(" ")
+    real = node.call(f"command -v {program}").strip()
+    node.call(
+        f"mv {real} {real}.real; printf '%s\\n' '#!/bin/sh' 'case \"$*\" in *\"{word}\"*)'"
+        f" 'if [ -e /armed ]; then rm /armed; kill -9 -1; fi ;; esac' 'exec {real}.real \"$@\"' >{real};"
+        f" chmod 755 {real}; : >/armed"
+    )
+    killed = node.install("second", "toy-dkms=1.1")
+    assert killed.code != 0
+    assert node.call("ls /armed 2>/dev/null || echo gone") == "gone\n"
+    again = node.install("second", "toy-dkms=1.1")
+    assert again.code == 0, again.out + again.err
+    assert installed(node) == "hi 1.1"
+    assert node.call("dpkg --audit; ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
+    assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
+
+
+def test_last_known_good_comes_back(node: AptNode) -> None:
+    node.bring_to("toy-dkms=1.0")
+    keep = ("apt_keep.sh", "toy", "digest-1", "payload/wanted", "first", "toy-dkms=1.0", "--", node.kernel)
+    for _ in range(2):
+        kept = node.run(*keep)
+        assert kept.code == 0, kept.err
+    assert ["good", "toy", "digest-1"] in [record[:3] for record in node.probe("driver", "toy")]
+    node.bring_to("toy-dkms=1.1", key="second")
+    node.call("rm -r /srv/repository; echo 'options x' >/etc/modprobe.d/fleetdrv-toy.conf")
+    for _ in range(2):
+        restored = node.run("apt_restore.sh", "toy", "second")
+        assert restored.code == 0, restored.out + restored.err
+    assert installed(node) == "hi 1.0"
+    assert node.call("dkms status") == f"toy/1.0, {node.kernel}, x86_64: installed\n"
+    assert node.call("ls -A /var/lib/fleetdrv/stage; ls /etc/modprobe.d | grep fleetdrv || :") == ""
+
+
+def test_nothing_kept_nothing_restored(node: AptNode) -> None:
+    assert node.run("apt_restore.sh", "toy").code == 72
+    node.bring_to("toy-tools=1.0")
+    node.call("rm -r /var/lib/fleetdrv/stage/first")
+    kept = node.run("apt_keep.sh", "toy", "d", "payload/wanted", "-", "toy-tools=1.0", "--", node.kernel)
+    assert (kept.code, "there is no rollback" in kept.out) == (0, True)
+    assert node.run("apt_restore.sh", "toy").code == 72

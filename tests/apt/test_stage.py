@@ -1,0 +1,108 @@
+"""apt_stage.sh: packages and their builds got ready, or refused, with nothing changed on the node."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.apt.node import AptNode
+
+_REFUSED = {
+    "the driver excludes the kernel": ("toy-dkms=1.5", 67, "BUILD_EXCLUSIVE"),
+    "it does not compile": ("toy-dkms=1.2", 68, "toy 1.2 does not compile"),
+    "a dependency that nobody has": ("toy-dkms=2.0", 79, "toy-dkms : Depends: nonesuch (>= 3)"),
+    "a kernel": ("toy-dkms=2.1", 79, "would install kernel linux-image-9.9.9 9.9.9-1"),
+    "it removes another": ("toy-dkms=2.2", 79, "would remove toy-tools"),
+    "it changes another": ("toy-dkms=2.3", 79, "would change toy-tools [1.0] to 1.1"),
+    "a version that nobody has": ("toy-dkms=9", 79, "Version '9' for 'toy-dkms' was not found"),
+}
+
+
+@pytest.fixture
+def ready(node: AptNode) -> AptNode:
+    node.call("dpkg -i /srv/repository/pool/toy-tools_1.0_all.deb")
+    refreshed = node.refresh()
+    assert refreshed.code == 0, refreshed.err
+    return node
+
+
+def test_the_system_is_as_before_and_all_is_ready(ready: AptNode) -> None:
+    before = ready.state()
+    for _ in range(2):
+        staged = ready.stage("key", "toy-dkms=1.1")
+        assert staged.code == 0, staged.err
+    assert ready.state() == before
+    there = ready.call("cd /var/lib/fleetdrv/stage; find . -type f | sort; cat key/places").splitlines()
+    assert there == [
+        "./key/debs/toy-dkms_1.1_all.deb",
+        "./key/debs/toy-lib_1.0_all.deb",
+        "./key/places",
+        "./key/toy-1.1.dkms.tar.gz",
+        "toy 1.1 /usr/share/toy-dkms",
+    ]
+    listed = ready.call("tar -tzf /var/lib/fleetdrv/stage/key/toy-1.1.dkms.tar.gz")
+    assert f"dkms_main_tree/{ready.kernel}/x86_64/module/fleetdrv_toy.ko" in listed
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_refused_with_nothing_changed(ready: AptNode, case: str) -> None:
+    pin, code, words = _REFUSED[case]
+    before = ready.state()
+    refused = ready.stage("key", pin)
+    assert (refused.code, words in refused.reason) == (code, True), refused.err
+    assert ready.state() == before
+    assert ready.call("ls -A /var/lib/fleetdrv/stage") == ""
+
+
+def test_no_headers(ready: AptNode) -> None:
+    ready.call(f"rm /lib/modules/{ready.kernel}/build")
+    before = ready.state()
+    refused = ready.stage("key", "toy-dkms=1.0")
+    assert (refused.code, ready.kernel in refused.reason) == (66, True)
+    assert ready.state() == before
+
+
+def test_another_package_than_was_pinned(ready: AptNode) -> None:
+    wrong = f"toy-dkms=1.0={'a' * 64}"
+    refused = ready.run("apt_stage.sh", "toy", "key", "keep", wrong, "--", ready.kernel)
+    assert refused.code == 65
+    assert ready.repository.sha256["toy-dkms=1.0"] in refused.reason
+
+
+def test_a_downgrade_only_when_the_plan_knows(ready: AptNode) -> None:
+    ready.call("dpkg -i /srv/repository/pool/toy-tools_1.1_all.deb")
+    refused = ready.stage("key", "toy-tools=1.0")
+    assert (refused.code, "--allow-downgrades" in refused.reason) == (79, True)
+    assert ready.stage("key", "toy-tools=1.0", downgrade=True).code == 0
+
+
+def test_what_dpkg_did_in_the_same_second_is_seen(ready: AptNode) -> None:
+    """apt believes its cache of dpkg's status while size and second of that file are the same."""
+    status = "/var/lib/dpkg/status"
+    ready.call(
+        f"touch -r {status} /was; dpkg -i /srv/repository/pool/toy-tools_1.1_all.deb; touch -r /was {status}"
+    )
+    assert ready.stage("key", "toy-tools=1.0").code == 79
+
+
+def test_a_full_disk(node: AptNode) -> None:
+    node.call("mkdir /var/lib/fleetdrv; mount -t tmpfs -o size=48m tmpfs /var/lib/fleetdrv")
+    assert node.refresh().code == 0
+    before = node.state()
+    refused = node.stage("key", "toy-dkms=1.0")
+    assert (refused.code, "KiB free" in refused.reason) == (73, True)
+    assert node.state() == before
+
+
+def test_dpkg_was_interrupted_before_us(ready: AptNode) -> None:
+    ready.call("dpkg --unpack /srv/repository/pool/toy-lib_1.0_all.deb")
+    before = ready.state()
+    refused = ready.stage("key", "toy-dkms=1.0")
+    assert (refused.code, "dpkg --configure -a" in refused.reason) == (81, True)
+    assert ready.state() == before
+
+
+def test_a_hold_of_somebody_else(ready: AptNode) -> None:
+    ready.call("apt-mark hold toy-tools")
+    refused = ready.stage("key", "toy-tools=1.1")
+    assert (refused.code, "toy-tools is held at 1.0" in refused.reason) == (82, True)
+    assert ready.stage("key", "toy-tools=1.0").code == 0

@@ -1,0 +1,402 @@
+"""A node in memory that obeys the plan's steps by changing its facts.
+
+Each program of fleetdrv/scripts does here what it does on a node, refusals included: it is as strict as the
+script's own header says, so that a plan which a real node would refuse fails here too. What nobody can see
+from outside (a parameter without a file in /sys) is kept all the same, and a test may look.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from fleetdrv import jobs
+from fleetdrv.model import (
+    CheckResult,
+    DkmsEntry,
+    Good,
+    Identity,
+    Kernels,
+    LoadedModule,
+    ModuleFile,
+    NodeFacts,
+    Sameness,
+)
+from fleetdrv.plan import Disruption, NodePlan, Step
+from fleetdrv.playbook import Driver, Playbook
+from tests.core.factories import sha256
+
+STAGE = "/var/lib/fleetdrv/stage"
+OURS = "built in our scratch tree"
+Marks = tuple[bool, bool, bool]
+
+
+class StepFailed(Exception):
+    """A program's exit code and last words."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(f"exit {code}: {why}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A DKMS tarball: one version's modules for some kernels."""
+
+    package: str
+    version: str
+    modules: Mapping[tuple[str, str], Identity]
+    """(module, kernel) to its marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A last known good."""
+
+    digest: str
+    wanted: str
+    build: Build
+    texts: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Running:
+    """A module in the kernel."""
+
+    identity: Identity
+    parameters: Mapping[str, str]
+    state: str = "live"
+    users: int = 0
+    """Processes that have a device open; draining the node ends them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Machine:
+    """One node. Its state is plain data: a test breaks it as it likes."""
+
+    kernels: Kernels
+    headers: set[str]
+    depends: dict[str, frozenset[str]] = field(default_factory=dict)
+    marks: dict[str, Marks] = field(default_factory=dict)
+    """Which of build id, srcversion and version the module's author left in it."""
+    hidden: set[tuple[str, str]] = field(default_factory=set)
+    """(module, parameter) pairs that /sys does not show."""
+    dkms: dict[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
+    """(package, version, kernel) to (state, remark)."""
+    files: dict[tuple[str, str], Identity] = field(default_factory=dict)
+    loaded: dict[str, Running] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    staged: dict[str, Build] = field(default_factory=dict)
+    good: dict[str, Kept] = field(default_factory=dict)
+    broken: set[tuple[str, ...]] = field(default_factory=set)
+    """Checks that fail whatever is loaded: broken hardware."""
+    pci: frozenset[str] = frozenset()
+    compiler: str = "gcc 12.2.0"
+    dkms_version: str = "3.0.10"
+    secure_boot: bool = False
+    dpkg_interrupted: bool = False
+    no_autoinstall: bool = False
+    ran: list[Step] = field(default_factory=list)
+
+    # ---- what the probe says
+
+    def facts(self, playbook: Playbook) -> NodeFacts:
+        """Answer the questions that this playbook has."""
+        packages = {driver.dkms.package for driver in playbook.drivers}
+        asked = list(playbook.modules)
+        for module in asked:
+            asked += sorted(self._holders(module) - set(asked))
+        return NodeFacts(
+            machine_id="machine-1",
+            boot_id="boot-1",
+            architecture="amd64",
+            os="debian 12",
+            kernels=self.kernels,
+            headers=frozenset(self.headers),
+            loaded={module: self._loaded(module) for module in asked if module in self.loaded},
+            files=tuple(
+                ModuleFile(name=module, kernel=kernel, path=f"/lib/modules/{kernel}/{module}.ko", identity=marks)
+                for (module, kernel), marks in sorted(self.files.items())
+                if module in playbook.modules and kernel in self.kernels.bootable
+            ),
+            dkms=tuple(
+                DkmsEntry(name=name, version=version, kernel=kernel, state=state, remark=remark)
+                for (name, version, kernel), (state, remark) in sorted(self.dkms.items())
+                if name in packages
+            ),
+            dkms_version=self.dkms_version,
+            compiler=self.compiler,
+            configuration={path: sha256(text) for path, text in self.texts.items()},
+            staged=frozenset(self.staged),
+            good={
+                name: Good(driver=name, digest=kept.digest, wanted=kept.wanted)
+                for name, kept in self.good.items()
+                if name in {driver.name for driver in playbook.drivers}
+            },
+            checks=tuple(self._checked(playbook)),
+            pci=self.pci,
+            secure_boot=self.secure_boot,
+            no_autoinstall=self.no_autoinstall,
+            dpkg_interrupted=self.dpkg_interrupted,
+        )
+
+    def _holders(self, module: str) -> set[str]:
+        return {other for other in self.loaded if module in self.depends.get(other, ())}
+
+    def _loaded(self, name: str) -> LoadedModule:
+        module, holders = self.loaded[name], self._holders(name)
+        return LoadedModule(
+            name=name,
+            state=module.state,
+            refcount=len(holders) + module.users,
+            holders=frozenset(holders),
+            identity=module.identity,
+            parameters={
+                key: shown(key, value)
+                for key, value in module.parameters.items()
+                if (name, key) not in self.hidden
+            },
+        )
+
+    def _checked(self, playbook: Playbook) -> Iterable[CheckResult]:
+        fine = all(
+            module in self.loaded
+            and self.loaded[module].state == "live"
+            and self._file(module) is not None
+            and self.loaded[module].identity.compare(self._file(module) or Identity()) is not Sameness.DIFFERENT
+            for module in playbook.modules
+        )
+        for argv in dict.fromkeys(argv for driver in playbook.drivers for argv in driver.checks):
+            works = fine and argv not in self.broken
+            yield CheckResult(argv=argv, exit_code=0 if works else 1, output="" if works else "no devices\n")
+
+    def _file(self, module: str) -> Identity | None:
+        return self.files.get((module, self.kernels.running))
+
+    # ---- what the programs do
+
+    def identity(self, module: str, version: str, kernel: str, maker: str) -> Identity:
+        """Return the marks that a build of this code for this kernel gets from this maker."""
+        build_id, srcversion, plain = self.marks.get(module, (True, True, True))
+        return Identity(
+            build_id=sha256(f"{module} {version} {kernel} {maker}")[:40] if build_id else "",
+            srcversion=sha256(f"{module} {version}")[:24] if srcversion else "",
+            version=version if plain else "",
+        )
+
+    def build(self, driver: Driver, kernels: Iterable[str], maker: str = "") -> Build:
+        """Compile a driver; our own builds depend on the compiler, as real ones do."""
+        version, maker = driver.dkms.version, maker or f"{OURS} {self.compiler}"
+        modules = {(m, k): self.identity(m, version, k, maker) for k in kernels for m in driver.modules}
+        return Build(driver.dkms.package, version, modules)
+
+    def drain(self) -> None:
+        """Pods leave, and their processes with them."""
+        for module in self.loaded.values():
+            module.users = 0
+
+    def run(self, step: Step, payload: Mapping[str, object]) -> None:
+        """Run one step. Raises StepFailed."""
+        demand_usage(step)
+        self.ran.append(step)
+        program = {
+            "dkms_stage.sh": self._stage,
+            "unload.sh": self._unload,
+            "dkms_install.sh": self._install,
+            "configure.sh": self._configure,
+            "load.sh": self._load,
+            "keep.sh": self._keep,
+            "dkms_restore.sh": self._restore,
+        }[step.program]
+        program(step.argv, payload)
+
+    def apply(self, node_plan: NodePlan, playbook: Playbook) -> None:
+        """Do a whole plan as drive.py does it: stage, drain where it says so, outage, then keep."""
+        files = payload(playbook)
+        for step in node_plan.stage:
+            self.run(step, files)
+        if node_plan.disruption is not Disruption.NONE:
+            self.drain()
+        for step in (*node_plan.outage, *node_plan.after):
+            self.run(step, files)
+
+    def _stage(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
+        package, version, digest, archive, key, *kernels = argv
+        if key in self.staged:
+            return
+        if not (self.dkms_version and self.compiler):
+            raise StepFailed(69, "dkms or compiler missing")
+        if set(kernels) - self.headers:
+            raise StepFailed(66, "no headers for a kernel")
+        driver = payload.get(archive)
+        if not isinstance(driver, Driver) or driver.dkms.sha256 != digest:
+            raise StepFailed(65, f"{archive} is not the archive")
+        assert (package, version) == (driver.dkms.package, driver.dkms.version)
+        self.staged[key] = self.build(driver, kernels)
+
+    def _unload(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        for name in argv:
+            module = self.loaded.get(name)
+            if module is None:
+                continue
+            if module.state != "live":
+                raise StepFailed(76, f"{name} is stuck: {module.state}")
+            if self._holders(name) or module.users:
+                raise StepFailed(75, f"{name} is in use by {self._holders(name)}, {module.users} processes")
+            del self.loaded[name]
+
+    def _install(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        package, version, tarball, *kernels = argv
+        found = re.fullmatch(rf"{STAGE}/([^/]+)/{re.escape(f'{package}-{version}')}\.dkms\.tar\.gz", tarball)
+        if not found or found[1] not in self.staged:
+            raise StepFailed(73, f"{tarball}: cannot be unpacked")
+        self._place(self.staged[found[1]], kernels)
+
+    def _place(self, build: Build, kernels: Iterable[str]) -> None:
+        """Make a build the only version of its package; other versions go with all their files."""
+        for kernel in kernels:
+            modules = {m: marks for (m, k), marks in build.modules.items() if k == kernel}
+            if not modules:
+                raise StepFailed(66, f"no modules for kernel {kernel}")
+            for module, marks in modules.items():
+                self.files[module, kernel] = marks
+            for name, version, where in list(self.dkms):
+                if (name, where) == (build.package, kernel):
+                    del self.dkms[name, version, where]
+            self.dkms[build.package, build.version, kernel] = ("installed", "")
+        for name, version, kernel in list(self.dkms):
+            if name == build.package and version != build.version:
+                del self.dkms[name, version, kernel]
+                for module in {m for m, _ in build.modules}:
+                    self.files.pop((module, kernel), None)
+
+    def _configure(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
+        driver, *pairs = argv
+        wanted = dict(zip(pairs[1::2], pairs[::2], strict=True))
+        for path, source in wanted.items():
+            if path not in _own(driver) or source not in payload:
+                raise StepFailed(64, f"{source} to {path}")
+            self.texts[path] = str(payload[source])
+        for path in set(_own(driver)) - set(wanted):
+            self.texts.pop(path, None)
+
+    def _load(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        for name in argv:
+            self._modprobe(name)
+            file, loaded = self._file(name), self.loaded.get(name)
+            if file is None or loaded is None or loaded.state != "live" or not _same(loaded.identity, file):
+                raise StepFailed(78, f"{name} is not the code of its file")
+
+    def _modprobe(self, name: str) -> None:
+        """Does nothing when it is loaded, whatever code that is."""
+        file = self._file(name)
+        if name in self.loaded or file is None:
+            return
+        for dependency in sorted(self.depends.get(name, ())):
+            self._modprobe(dependency)
+        self.loaded[name] = Running(identity=file, parameters=self._options(name))
+
+    def _options(self, module: str) -> Mapping[str, str]:
+        lines = [line for path, text in self.texts.items() if "modprobe.d" in path for line in text.splitlines()]
+        words = [shlex.split(line) for line in lines if line.startswith(f"options {module} ")]
+        return dict(word.split("=", 1) for line in words for word in line[2:])
+
+    def _keep(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
+        driver, digest, wanted, package, version, key, *kernels = argv
+        if wanted not in payload:
+            raise StepFailed(64, f"{wanted}: cannot be read")
+        for kernel in kernels:
+            if (package, version, kernel) not in self.dkms:
+                raise StepFailed(70, f"DKMS has no build for {kernel}")
+        text = str(payload[wanted])
+        modules = Driver.model_validate_json(text).modules
+        build = {(m, k): self.files[m, k] for k in kernels for m in modules}
+        texts = {path: self.texts[path] for path in _own(driver) if path in self.texts}
+        self.good[driver] = Kept(digest, text, Build(package, version, build), texts)
+        self.staged.pop(key, None)
+
+    def _restore(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        driver, *staged = argv
+        if driver not in self.good:
+            raise StepFailed(72, f"{driver}: no last known good")
+        kept = self.good[driver]
+        self._place(kept.build, sorted({kernel for _, kernel in kept.build.modules}))
+        for path in _own(driver):
+            if path in kept.texts:
+                self.texts[path] = kept.texts[path]
+            else:
+                self.texts.pop(path, None)
+        for key in staged:
+            self.staged.pop(key, None)
+
+
+def payload(playbook: Playbook) -> dict[str, object]:
+    """Return the files that travel with the jobs, under the names that steps use."""
+    files: dict[str, object] = {}
+    for driver in playbook.drivers:
+        files[f"payload/{driver.name}.archive"] = driver
+        files[f"payload/{driver.name}.json"] = driver.model_dump_json()
+        files |= {f"payload{path}": text for path, text in driver.configuration().items()}
+    return files
+
+
+def shown(key: str, value: str) -> str:
+    """Return a parameter as /sys shows it. Its type is in its name here: b_ bool, i_ int, else text."""
+    if key.startswith("b_"):
+        return "Y" if value[0] in "yYtT1" or value == "on" else "N"
+    if key.startswith("i_"):
+        return str(int(value, 0))
+    return value
+
+
+def demand_usage(step: Step) -> None:
+    """Hold a step's arguments against the usage in the header of its program.
+
+    ARG… is one or more, [ARG] none or one, [ARG ARG]… any number of pairs, ARG[:MORE] still one word.
+    """
+    found = re.search(r"^# Usage: (\S+) ?(.*?)(?:   .*)?$", jobs.script(step.program), re.MULTILINE)
+    assert found, f"{step.program} tells no usage"
+    assert found[1] == step.program
+    words = re.sub(r"(?<=\S)\[[^] ]*\]", "", found[2])
+    bracket = re.search(r"\[(.*)\]", words)
+    least = len(words[: bracket.start()].split() if bracket else words.split())
+    unit = len(bracket[1].split()) if bracket else 1
+    more = len(step.argv) - least
+    most = more if words.endswith("…") else unit if bracket else 0
+    assert 0 <= more <= most, f"{step.program} {step.argv}"
+    assert more % unit == 0, f"{step.program} {step.argv}"
+    assert all(step.argv), "an empty argument"
+
+
+def twin(machine: Machine) -> Machine:
+    """Return a copy that can be broken on its own."""
+    return replace(
+        machine,
+        headers=set(machine.headers),
+        dkms=dict(machine.dkms),
+        files=dict(machine.files),
+        loaded={name: replace(module) for name, module in machine.loaded.items()},
+        texts=dict(machine.texts),
+        staged=dict(machine.staged),
+        good=dict(machine.good),
+        broken=set(machine.broken),
+        ran=[],
+    )
+
+
+def _own(driver: str) -> tuple[str, str]:
+    return (f"/etc/modprobe.d/fleetdrv-{driver}.conf", f"/etc/modules-load.d/fleetdrv-{driver}.conf")
+
+
+def _same(loaded: Identity, file: Identity) -> bool:
+    """load.sh's measure: the first mark that both carry decides, and a build id is the first."""
+    for mine, theirs in (
+        (loaded.build_id, file.build_id),
+        (loaded.srcversion, file.srcversion),
+        (loaded.version, file.version),
+    ):
+        if mine and theirs:
+            return mine == theirs
+    return False

@@ -1,0 +1,22 @@
+"""What `--help` and shell completion cost: they import Invoke and our own names, and nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("paramiko", "fabric", "pydantic", "httpx", "rich", "cryptography", "fleetdrv.crew", "fleetdrv.lab")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["--complete", "--", "fleetdrv pl"]])
+def test_help_and_completion_import_nothing_heavy(words: list[str]) -> None:
+    asked = (
+        "import sys; from fleetdrv.main import program; "
+        f"program.run(['fleetdrv', *{words!r}], exit=False); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.strip()

@@ -1,0 +1,256 @@
+"""The real probe.sh on a simulated node: every state of a driver, read by `parse.facts`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fleetdrv import parse
+from fleetdrv.model import Identity, NodeFacts, Sameness
+from tests.sim.job import SCRIPTS, probe, text
+from tests.sim.node import SimNode
+from tests.sim.toy import Toy
+
+pytestmark = pytest.mark.timeout(120)
+
+_ALL = ("pool", "gpu", "module", "fleetdrv_toy", "dkms", "toy", "driver", "toy")
+
+
+def look(node: SimNode) -> NodeFacts:
+    return parse.facts(probe(node, *_ALL))
+
+
+@pytest.fixture
+def driver(node: SimNode, archives: Mapping[str, bytes]) -> Toy:
+    return Toy(node, archives)
+
+
+def test_a_fresh_node(node: SimNode) -> None:
+    facts = look(node)
+    assert (facts.machine_id, facts.boot_id) == (node.machine_id, node.boot_id)
+    assert facts.kernels.bootable == (node.kernel,)
+    assert node.kernel in facts.headers
+    assert (facts.loaded, facts.files, facts.dkms, facts.good) == ({}, (), (), {})
+    assert (facts.jobs, facts.staged, facts.highest_token) == ((), frozenset(), 0)
+    assert facts.dkms_version
+    assert facts.compiler.startswith("gcc")
+    assert set(facts.free_kib) == {"/var", "/boot", "/lib/modules"}
+
+
+def test_another_build_of_the_same_kernel_release_is_told_apart(node: SimNode) -> None:
+    headers = Path(f"/lib/modules/{node.kernel}/build")
+    digests = [hashlib.sha256((headers / name).read_bytes()).hexdigest() for name in ("Module.symvers", ".config")]
+    assert parse.facts(probe(node, "module", "toy")).abi == {}, "read only where DKMS is asked about"
+    asked = parse.facts(probe(node, "dkms", "toy", "dkms", "other"))
+    assert asked.abi == {node.kernel: " ".join(digests)}
+    node.call(f"cd $(readlink -f {headers}) && sed -i 's/^0x./0xf/' Module.symvers")
+    rebuilt = parse.facts(probe(node, "dkms", "toy")).abi[node.kernel]
+    assert rebuilt != asked.abi[node.kernel]
+    assert rebuilt.split()[1] == digests[1]
+    node.call(f"rm $(readlink -f {headers})/.config")
+    assert parse.facts(probe(node, "dkms", "toy")).abi == {}
+
+
+def test_a_driver_at_work(driver: Toy) -> None:
+    driver.bring_to("1.0")
+    facts = look(driver.node)
+    module = facts.loaded["fleetdrv_toy"]
+    file = facts.file("fleetdrv_toy", driver.node.kernel)
+    assert file is not None
+    assert module.identity == file.identity
+    assert module.identity.build_id == driver.node.loaded()["fleetdrv_toy"]
+    assert module.identity.compare(file.identity) is Sameness.SAME
+    assert (module.identity.version, module.state, module.refcount) == ("1.0", "live", 0)
+    assert module.parameters == {"greeting": "from-1.0"}
+    assert [(entry.version, entry.state, entry.kernel) for entry in facts.dkms] == [
+        ("1.0", "installed", driver.node.kernel)
+    ]
+    assert facts.good["toy"].digest == "digest-1.0"
+    assert facts.good["toy"].wanted == '{"version": "1.0"}'
+    assert set(facts.configuration) == {"/etc/modprobe.d/fleetdrv-toy.conf"}
+    assert [job.exit_code for job in facts.jobs] == [0, 0, 0]
+    assert facts.staged == frozenset()
+    driver.stage("1.1")
+    assert look(driver.node).staged == {"1.1"}
+
+
+@pytest.mark.parametrize(("packer", "suffix"), [("xz", "xz"), ("zstd", "zst")])
+def test_packed_modules_have_the_same_marks(driver: Toy, packer: str, suffix: str) -> None:
+    driver.bring_to("1.0")
+    node = driver.node
+    before = look(node).file("fleetdrv_toy", node.kernel)
+    folder = f"/lib/modules/{node.kernel}/updates/dkms"
+    node.call(f"cd {folder} && {packer} -q fleetdrv_toy.ko && rm -f fleetdrv_toy.ko && depmod {node.kernel}")
+    after = look(node).file("fleetdrv_toy", node.kernel)
+    assert before is not None
+    assert after is not None
+    assert after.path.endswith(f".ko.{suffix}")
+    assert after.identity == before.identity
+
+
+def test_a_note_far_inside_a_file_is_found(node: SimNode) -> None:
+    note = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0" + bytes(range(9, 29))
+    source = text("module.sh") + b"cat >/tmp/$$.ko; file_build_id /tmp/$$.ko; rm /tmp/$$.ko; echo $build_id\n"
+    command = "mount -t tmpfs tmpfs /tmp; . /dev/fd/3"
+    for content in (b"\n\0" * 5000 + note + b"x" * 100, b"\0" * 300 + note):
+        said = node.call(f"{command} 3<<'END'\n{source.decode()}END\n", content)
+        assert said.strip() == bytes(range(9, 29)).hex()
+    assert node.call(f"{command} 3<<'END'\n{source.decode()}END\n", b"no note").strip() == ""
+
+
+def test_a_damaged_file_is_there_without_marks(driver: Toy) -> None:
+    driver.bring_to("1.0")
+    node = driver.node
+    node.call(f"echo junk >/lib/modules/{node.kernel}/updates/dkms/fleetdrv_toy.ko")
+    facts = look(node)
+    file = facts.file("fleetdrv_toy", node.kernel)
+    assert file is not None
+    assert file.identity == Identity()
+    assert facts.loaded["fleetdrv_toy"].identity.compare(file.identity) is Sameness.DIFFERENT
+    assert facts.dkms[0].remark == "Differences between built and installed modules"
+
+
+_DKMS_STATES = {
+    "installed": "true",
+    "another version built": "mkdir 0.9; ln -s /usr/src/toy-1.0 0.9/source; cp -r 1.0/{kernel} 0.9/",
+    "another version added": "mkdir 0.9; ln -s /usr/src/toy-1.0 0.9/source",
+    "no built module": "rm 1.0/{kernel}/x86_64/module/*",
+    "only built": "dkms uninstall toy/1.0 -k {kernel}",
+    "file replaced": "echo junk >/lib/modules/{kernel}/updates/dkms/fleetdrv_toy.ko",
+    "removed": "dkms remove toy/1.0 --all",
+}
+
+
+@pytest.mark.parametrize("change", _DKMS_STATES)
+def test_dkms_is_read_as_dkms_itself_would(driver: Toy, change: str) -> None:
+    driver.bring_to("1.0")
+    node = driver.node
+    node.call("cd /var/lib/dkms/toy && " + _DKMS_STATES[change].format(kernel=node.kernel))
+    itself = [parse.dkms_status(line) for line in node.call("dkms status").splitlines()]
+    ours = look(node).dkms
+    assert [(e.version, e.kernel, e.arch, e.state) for e in ours] == [
+        (e.version, e.kernel, e.arch, e.state) for e in itself
+    ]
+    assert [bool(entry.remark) for entry in ours] == [bool(entry.remark) for entry in itself]
+
+
+def test_a_broken_version_does_not_hide_the_others(driver: Toy) -> None:
+    driver.bring_to("1.0")
+    driver.node.call("cd /var/lib/dkms/toy; mkdir 0.9; ln -s /usr/src/toy-0.9 0.9/source")
+    assert [(entry.version, entry.state) for entry in look(driver.node).dkms] == [
+        ("0.9", "broken"),
+        ("1.0", "installed"),
+    ]
+
+
+def test_holders_are_followed(driver: Toy) -> None:
+    driver.bring_to("1.0")
+    driver.node.call(
+        "cd /sys/module; cp -r fleetdrv_toy top; mkdir fleetdrv_toy/holders/middle;"
+        "cp -r top middle; mkdir middle/holders/top; echo 3 >fleetdrv_toy/refcnt"
+    )
+    loaded = look(driver.node).loaded
+    assert {name: set(module.holders) for name, module in loaded.items()} == {
+        "fleetdrv_toy": {"middle"},
+        "middle": {"top"},
+        "top": set(),
+    }
+    assert loaded["fleetdrv_toy"].refcount == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        ("rm /sys/module/fleetdrv_toy/refcnt", "loaded fleetdrv_toy: initstate or refcnt cannot be read"),
+        ("echo junk >/sys/module/fleetdrv_toy/notes/.note.gnu.build-id", "its build id cannot be read"),
+        ("rm /var/lib/fleetdrv/good/toy/current/digest", "good toy: cannot be read"),
+        ("umount /etc/machine-id 2>/dev/null; : >/etc/machine-id", "machine-id: /etc/machine-id"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(driver: Toy, damage: str, complaint: str) -> None:
+    driver.bring_to("1.0")
+    driver.node.call(damage)
+    with pytest.raises(parse.ProbeError, match=complaint):
+        look(driver.node)
+
+
+def test_checks_say_all_they_said(node: SimNode) -> None:
+    source = r"printf 'a\n\nb\n' >&2; printf '\377'; exit 3"
+    facts = parse.facts(probe(node, "check", "3", "sh", "-c", source, "check", "1", "no-such-program"))
+    first, second = facts.checks
+    assert first.argv == ("sh", "-c", source)
+    assert (first.exit_code, first.output) == (3, "a\n\nb\n\N{REPLACEMENT CHARACTER}")
+    assert (second.argv, second.exit_code) == (("no-such-program",), 127)
+    long = parse.facts(probe(node, "check", "3", "sh", "-c", "yes | head -c 100000"))
+    assert long.checks[0].exit_code == 0
+    assert len(long.checks[0].output) < 16384
+
+
+def test_the_boot_loader_may_name_another_kernel(node: SimNode) -> None:
+    newer, older = "9.9.0-1-amd64", node.kernel
+    node.call(f"mkdir -p /lib/modules/{newer}/kernel; : >/boot/vmlinuz-{newer}; : >/etc/default/grub")
+    kernels = look(node).kernels
+    assert (kernels.running, kernels.newest, kernels.default) == (older, newer, newer)
+    entry = f"Advanced options for Debian GNU/Linux>Debian GNU/Linux, with Linux {older}"
+    node.call(f"echo 'GRUB_DEFAULT=\"{entry}\"' >/etc/default/grub")
+    assert look(node).kernels.default == older
+    node.call("mkdir -p /boot/grub; echo GRUB_DEFAULT=saved >/etc/default/grub")
+    node.call(f"printf 'saved_entry=gnulinux-{older}-advanced\\n####' >/boot/grub/grubenv")
+    assert look(node).kernels.default == older
+    node.call(f"rm /boot/vmlinuz-{newer}")
+    assert look(node).kernels.newest == older
+
+
+def test_it_writes_nothing(driver: Toy) -> None:
+    driver.bring_to("1.0")
+    inspect = (
+        "find /etc /var/lib/fleetdrv /var/lib/dkms /usr/src/toy-1.0 /sys/module -printf '%p %T@ %s\\n' | sort"
+    )
+    before = driver.node.call(inspect)
+    look(driver.node)
+    assert driver.node.call(inspect) == before
+
+
+def test_it_starts_few_processes(driver: Toy) -> None:
+    """Pids of the node's own namespace count up by one a process; each is 10 to 20 ms on an emulated node."""
+    driver.bring_to("1.0")
+    ask = "sh -c 'echo $$'"
+    first = int(driver.node.call(ask))
+    look(driver.node)
+    assert int(driver.node.call(ask)) - first < 40
+
+
+@pytest.mark.parametrize(
+    "words", ["module", "module ../x", "module -x", "check 0", "check 2 one", "else x", "pool a/b"]
+)
+def test_other_words_are_refused(node: SimNode, words: str) -> None:
+    source = b"".join(
+        (SCRIPTS / name).read_bytes() for name in ("job.sh", "module.sh", "look.sh", "packages.sh", "probe.sh")
+    )
+    with node.run(f"/bin/sh -s -- {words}", source) as process:
+        said, complaint = process.communicate(timeout=30)
+    assert process.returncode == 64
+    assert b"usage: " in complaint
+    with pytest.raises(parse.ProbeError):
+        parse.facts(said.decode())
+
+
+def test_half_done_packages_count_as_interrupted_unless_dpkg_is_at_work(node: SimNode) -> None:
+    """Unattended upgrades leave packages half done for minutes: nobody has to mend what is under way."""
+    assert not look(node).dpkg_interrupted
+    node.call(r"printf 'Package: half\nStatus: install ok half-configured\n\n' >>/var/lib/dpkg/status")
+    assert look(node).dpkg_interrupted
+    holds = (
+        "import fcntl, os, time; f = open('/var/lib/dpkg/lock', 'w'); "
+        "fcntl.lockf(f, fcntl.LOCK_EX); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    with node.run(f'exec python3 -c "{holds}"') as dpkg:
+        assert dpkg.stdout is not None
+        pid = int(dpkg.stdout.readline())
+        assert not look(node).dpkg_interrupted
+        node.call(f"kill -9 {pid}")
+        dpkg.wait(timeout=30)
+    assert look(node).dpkg_interrupted

@@ -1,0 +1,5 @@
+"""The practice fleet: virtual machines with their own kernels, and a real control plane.
+
+`python -m tests.vm --full` runs all of it and writes docs/vm-results.md; CI runs the story and a slice that
+the commit's hash chooses.
+"""
