@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fleetdrv import parse
@@ -19,6 +20,9 @@ from fleetdrv.turn import Sight, Verdict
 
 PROBE_SECONDS = 180.0
 """A probe takes well under a second on a real machine; checks may take 60 s each."""
+
+MAX_LINKS = 5
+"""So many links may die under one question; a node that loses more of them in a row is not fit for a change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,7 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
 
 
 def _probe(line: Line, asked: tuple[str, ...]) -> NodeFacts:
-    code, out, errors = _ask(line, ("/bin/sh", "-s", "--", *asked))
+    code, out, errors = ask(line, "probe.sh", asked, step="probe", deadline_seconds=PROBE_SECONDS)
     said = errors.decode("utf-8", "replace").strip()
     if code != 0:
         last = said.splitlines()[-1] if said else "no reason given"
@@ -88,13 +92,19 @@ def _probe(line: Line, asked: tuple[str, ...]) -> NodeFacts:
         raise Permanent(line.node, "probe", f"cannot be read: {error}", evidence=said[-2000:]) from error
 
 
-def _ask(line: Line, argv: tuple[str, ...]) -> tuple[int, bytes, bytes]:
-    """Run the probe; a link that dies under it is dialled once more, as a look changes nothing."""
-    program = whole("probe.sh").encode()
-    try:
-        return line.run(argv, step="probe", stdin=program, deadline_seconds=PROBE_SECONDS)
-    except LinkLost:
-        return line.run(argv, step="probe", stdin=program, deadline_seconds=PROBE_SECONDS)
+def ask(
+    line: Line, program: str, words: Iterable[str], *, step: str, deadline_seconds: float
+) -> tuple[int, bytes, bytes]:
+    """Run a program that only looks; return exit code, stdout and stderr.
+
+    As a look changes nothing, a link that dies under it is dialled again and the program is asked again.
+    Raises LinkLost when that happened MAX_LINKS times, Unreachable when the node cannot be dialled again.
+    """
+    argv, text = ("/bin/sh", "-s", "--", *words), whole(program).encode()
+    for _ in range(MAX_LINKS - 1):
+        with suppress(LinkLost):
+            return line.run(argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
+    return line.run(argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
 
 
 def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:

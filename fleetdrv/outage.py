@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
-from fleetdrv.jobs import whole
 from fleetdrv.load import Loaded
-from fleetdrv.look import View
+from fleetdrv.look import View, ask
 from fleetdrv.model import NodeFacts
 from fleetdrv.parse import ProbeError
 from fleetdrv.plan import Disruption, keep, restore, stage_key
@@ -103,9 +102,8 @@ class Outage:
             raise Permanent(self.jobs.line.node, "unload", f"still in use: {who}")
 
     def _look_for_users(self, modules: Sequence[str]) -> tuple[Holder, ...]:
-        line, argv = self.jobs.line, ("/bin/sh", "-s", "--", *modules)
-        program = whole("holders.sh").encode()
-        code, out, errors = line.run(argv, step="holders", stdin=program, deadline_seconds=_LOOK_SECONDS)
+        line = self.jobs.line
+        code, out, errors = ask(line, "holders.sh", modules, step="holders", deadline_seconds=_LOOK_SECONDS)
         try:
             return holders(out.decode("utf-8", "replace"))
         except ProbeError as error:

@@ -1,0 +1,49 @@
+"""A look through a bad link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from fleetdrv.errors import LinkLost
+from fleetdrv.follow import Line
+from fleetdrv.look import MAX_LINKS, ask
+
+
+@dataclass
+class LosingLine:
+    """A line whose link dies under the first commands."""
+
+    losses: int
+    node: str = "n1"
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def run(self, argv: tuple[str, ...], **_: object) -> tuple[int, bytes, bytes]:
+        """Lose the link, or answer."""
+        self.asked.append(argv)
+        if len(self.asked) <= self.losses:
+            raise LinkLost("n1", "holders", "the host hung up")
+        return 0, b"said", b""
+
+    def redial(self, deadline_seconds: float) -> None:
+        """Nothing asks for it: a line dials at need."""
+        raise AssertionError(deadline_seconds)
+
+
+def _ask(line: Line) -> tuple[int, bytes, bytes]:
+    return ask(line, "holders.sh", ("toy",), step="holders", deadline_seconds=60)
+
+
+@pytest.mark.parametrize("losses", range(MAX_LINKS))
+def test_a_look_is_repeated_when_the_link_dies_under_it(losses: int) -> None:
+    line = LosingLine(losses)
+    assert _ask(line) == (0, b"said", b"")
+    assert line.asked == [("/bin/sh", "-s", "--", "toy")] * (losses + 1)
+
+
+def test_a_link_that_dies_every_time_is_told_and_not_tried_for_ever() -> None:
+    line = LosingLine(MAX_LINKS)
+    with pytest.raises(LinkLost, match="hung up"):
+        _ask(line)
+    assert len(line.asked) == MAX_LINKS
