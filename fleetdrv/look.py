@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fleetdrv import parse
 from fleetdrv.errors import LinkLost, Permanent, Refused
@@ -101,10 +102,11 @@ def ask(
     Raises LinkLost when that happened MAX_LINKS times, Unreachable when the node cannot be dialled again.
     """
     argv, text = ("/bin/sh", "-s", "--", *words), whole(program).encode()
+    run = partial(line.run, argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
     for _ in range(MAX_LINKS - 1):
         with suppress(LinkLost):
-            return line.run(argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
-    return line.run(argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
+            return run()
+    return run()
 
 
 def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import platformdirs
 import pytest
 
-from fleetdrv.lab import k8sbuild
+from fleetdrv.lab import images, k8sbuild
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -17,4 +14,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     wanted = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and not session.config.option.collectonly:
-        k8sbuild.binaries(Path(platformdirs.user_cache_dir("fleetdrv")), print)
+        k8sbuild.binaries(images.cache(), print)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 
 from fleetdrv import names
@@ -25,7 +24,7 @@ from fleetdrv.api import Api
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.effects import Effects
 from fleetdrv.kubectl import Proxy
-from fleetdrv.lab import controlplane
+from fleetdrv.lab import controlplane, images
 from fleetdrv.ownership import Object, Patch
 from tests.cluster.front import Throttling
 from tests.fakes.cluster import FakeCluster
@@ -405,10 +404,10 @@ def _good(answer: Any) -> Object:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running control plane; the administrator's kubeconfig. The first build takes minutes."""
+    """A running control plane; the administrator's kubeconfig. Its programs are built by tests/conftest.py."""
     folder = tmp_path_factory.mktemp("control-plane")
     try:
-        yield controlplane.start(folder, Path(platformdirs.user_cache_dir("fleetdrv")), print)
+        yield controlplane.start(folder, images.cache(), print)
     finally:
         controlplane.stop(folder)
 

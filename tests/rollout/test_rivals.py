@@ -205,9 +205,10 @@ def test_a_failed_node_is_tried_again_though_its_run_was_never_closed(fleet: Sim
     fleet.apply("1.1")
     name, node = next(iter(fleet.nodes.items()))
     (node.folder / "wait-make").touch()
+    before = node.started("stage")
     book = str(fleet.playbook("1.3"))
     with fleet.start("apply", book, "-i", str(fleet.inventory), "--yes", "-l", name) as process:
-        _until(lambda: any(node.state.glob("jobs/*.stage.*/started")))
+        _until(lambda: node.started("stage") - before)
         (node.folder / "wait-make").unlink()
         _until(lambda: any(node.state.glob("jobs/*.rollback.1/started")))
         process.send_signal(signal.SIGINT)  # no node is left to start, and the run stays open

@@ -159,10 +159,9 @@ def test_a_cut_link_neither_stops_the_job_nor_tears_its_log(fleet: SimFleet, pla
     node, brake = fleet.nodes[name], "wait-make" if place == "stage" else "wait-modprobe"
     (node.folder / brake).touch()
     book = str(fleet.playbook("1.1"))
-    before = set(node.state.glob("jobs/*"))
+    before = node.started(place)
     with fleet.start("apply", book, "-i", str(fleet.inventory), "--yes", "-l", name) as process:
-        started = lambda: {path.parent for path in node.state.glob(f"jobs/*.{place}.*/started")} - before  # noqa: E731
-        _wait_for(lambda: bool(started()), f"the {place} job")
+        _wait_for(lambda: node.started(place) - before, f"the {place} job")
         time.sleep(1)
         for _ in range(3):
             fleet.fronts[name].cut()

@@ -170,6 +170,10 @@ class SimNode:
         """The node's /var/lib/fleetdrv, as seen from outside."""
         return self.folder / "varlib/up/fleetdrv"
 
+    def started(self, phase: str) -> set[Path]:
+        """Return the marks of this phase's jobs that run or ran, those of earlier rollouts among them."""
+        return set(self.state.glob(f"jobs/*.{phase}.*/started"))
+
     def loaded(self) -> dict[str, str]:
         """Return the build id of each loaded module."""
         modules = self.folder / "sys/module"
