@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from fleetdrv import locked, recap, report, rollout, survey
+from fleetdrv import locked, recap, report, resolve, rollout, survey
 from fleetdrv.crew import Crew, Options, assemble
 from fleetdrv.errors import ExitCode, Refused, worst
 from fleetdrv.events import Event
@@ -29,9 +29,15 @@ def plan(options: Options, playbook: str) -> ExitCode:
         limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
         if options.json:
             nodes = {name: report.view_json(view) for name, view in views.items()}
-            print(report.document("plan", code, nodes=nodes, limits=dict(limits), effects=recap.effects(crew)))
+            versions = resolve.shown(crew.versions.pins)
+            counted = recap.effects(crew)
+            print(
+                report.document(
+                    "plan", code, nodes=nodes, limits=dict(limits), versions=versions, effects=counted
+                )
+            )
         else:
-            print(report.plan_text(views, limits))
+            print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)))
             print(_plan_words(views))
     return code
 
@@ -68,7 +74,7 @@ def apply(options: Options, playbook: str) -> ExitCode:
         if not survey.owes_something(seen):
             return recap.conclude("apply", options, crew, survey.nothing_to_do(crew, seen))
         if not options.json and not options.quiet:
-            print(report.plan_text(views, limits), flush=True)
+            print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
         with locked.locked(crew, views, run, record) as lock:
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
@@ -86,6 +92,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
             pool=crew.pool,
             say=crew.say,
             interrupted=interrupted,
+            pins=lambda: crew.versions.pins,
         )
         for name, came in seen.items():
             fleet.meet(name, came)

@@ -10,37 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from fleetdrv.built import lacking, on_disk
+from fleetdrv.layers import Difference as Difference
+from fleetdrv.layers import Layer as Layer
 from fleetdrv.model import LoadedModule, NodeFacts, Sameness, plain_value
 from fleetdrv.playbook import Driver
-from fleetdrv.sources import DkmsSource
-
-
-class Layer(StrEnum):
-    """Where a node may differ from what is wanted."""
-
-    HARDWARE = "hardware"
-    BUILT = "built"
-    FILE = "file"
-    LOADED = "loaded"
-    PARAMETERS = "parameters"
-    CONFIGURATION = "configuration"
-    CONFLICTS = "conflicts"
-    CHECKS = "checks"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One layer of one driver that is not as wanted."""
-
-    driver: str
-    layer: Layer
-    found: str
-    wanted: str
-
-    def __str__(self) -> str:
-        return f"{self.driver}: {self.layer}: found {self.found}, want {self.wanted}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +40,11 @@ class Comparison:
         """Whether a build has to be brought onto the node."""
         return bool(self.kernels)
 
+    @property
+    def brings(self) -> bool:
+        """Whether anything of the driver's source has to be settled on the node: a hold, a repository, a build."""
+        return self.installs or bool(self.layers & {Layer.PACKAGE, Layer.HOLD, Layer.REPOSITORY})
+
 
 def compare(driver: Driver, facts: NodeFacts) -> Comparison:
     """Return every layer of the driver that is not as wanted, and the loaded modules that must go first.
@@ -73,18 +53,18 @@ def compare(driver: Driver, facts: NodeFacts) -> Comparison:
     """
     differences = (
         *_hardware(driver, facts),
-        *_built(driver, facts),
+        *on_disk(driver, facts),
         *_loaded(driver, facts),
         *_configured(driver, facts),
         *_conflicts(driver, facts),
     )
     layers = {difference.layer for difference in differences}
-    lacking = _lacking(driver, facts)
+    without = lacking(driver, facts)
     # To take other versions away alone, dkms_install.sh needs a kernel; best one that does not run.
-    kernels = (lacking or facts.kernels.bootable[-1:] * (Layer.BUILT in layers)) if driver.dkms else ()
+    kernels = (without or facts.kernels.bootable[-1:] * (Layer.BUILT in layers)) if driver.brought else ()
     unload = (
         layers & {Layer.LOADED, Layer.PARAMETERS, Layer.CONFLICTS}
-        or facts.kernels.running in lacking
+        or facts.kernels.running in without
         or (facts.kernels.running in kernels and not _outlives_rebuild(driver, facts))
         or _options_in_doubt(driver, facts)
     )
@@ -130,63 +110,6 @@ def _hardware(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
             yield Difference(
                 driver=driver.name, layer=Layer.HARDWARE, found="no such device", wanted=f"PCI {wanted}"
             )
-
-
-def _built(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
-    """DKMS's word for each kernel, other versions that would be built again, and the files themselves."""
-    source = driver.dkms
-    if source is None:
-        for kernel in facts.kernels.bootable:
-            yield from _files(driver, facts, kernel, "the kernel")
-        return
-    wanted = f"{source.package}/{source.version} installed"
-    ours = [e for e in facts.dkms if e.name == source.package]
-    for kernel in facts.kernels.bootable:
-        found = _dkms_says(source, facts, kernel)
-        if found != "installed":
-            yield Difference(
-                driver=driver.name, layer=Layer.BUILT, found=f"{found} for {kernel}", wanted=wanted
-            )
-            continue
-        yield from _files(driver, facts, kernel, f"{source.package}/{source.version}")
-    others = sorted({e.version for e in ours if e.version != source.version})
-    if others:
-        yield Difference(
-            driver=driver.name,
-            layer=Layer.BUILT,
-            found=f"{source.package}/{', '.join(others)}",
-            wanted=f"only {source.package}/{source.version}",
-        )
-
-
-def _files(driver: Driver, facts: NodeFacts, kernel: str, origin: str) -> Iterator[Difference]:
-    for module in driver.modules:
-        if facts.file(module, kernel) is None:
-            yield Difference(
-                driver=driver.name,
-                layer=Layer.FILE,
-                found=f"no {module} for {kernel}",
-                wanted=f"{module} of {origin}",
-            )
-
-
-def _dkms_says(source: DkmsSource, facts: NodeFacts, kernel: str) -> str:
-    wanted = (source.package, source.version, kernel)
-    entry = next((e for e in facts.dkms if (e.name, e.version, e.kernel) == wanted), None)
-    # That DKMS put the kernel's own module aside for this one is as it should be.
-    remarks = entry.remark.split("; ") if entry else []
-    remark = "; ".join(remark for remark in remarks if remark != "Original modules exist")
-    return "nothing" if entry is None else f"{entry.state} {remark}".strip()
-
-
-def _lacking(driver: Driver, facts: NodeFacts) -> tuple[str, ...]:
-    """Return the kernels under which modprobe would not find the wanted version."""
-    return tuple(
-        kernel
-        for kernel in facts.kernels.bootable
-        if (driver.dkms is not None and _dkms_says(driver.dkms, facts, kernel) != "installed")
-        or any(facts.file(module, kernel) is None for module in driver.modules)
-    )
 
 
 def _loaded(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:

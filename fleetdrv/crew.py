@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleetdrv import inventory, load, names, ownership
@@ -34,6 +34,9 @@ from fleetdrv.rollout import Pool
 from fleetdrv.service import KubernetesNode, Service
 from fleetdrv.ssh import Dialler
 from fleetdrv.turn import Owed
+from fleetdrv.versions import Versions
+
+_UPGRADE = "+upgrade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Options:
     quiet: bool = False
     yes: bool = False
     reason: str = ""
+    upgrade: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +65,23 @@ class Crew:
     cluster: Cluster | None
     effects: Effects
     say: Say
+    versions: Versions = field(default_factory=Versions)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what a run is to reach; to reach the newest versions is another aim."""
+        return self.loaded.playbook.digest + (_UPGRADE if self.versions.upgrade else "")
+
+    def goes_on(self, record: RunRecord | None) -> bool:
+        """Tell whether a run that is recorded has the same aim and did not end."""
+        return record is not None and not record.finished and record.digest == self.digest
+
+    def recall(self, record: RunRecord | None) -> None:
+        """Take over the versions that a run of this playbook chose; an upgrade goes on only with its own."""
+        if record is None or record.digest.removesuffix(_UPGRADE) != self.loaded.playbook.digest:
+            return
+        if not self.versions.upgrade or self.goes_on(record):
+            self.versions.pins = {name: pin for name, pin in record.versions.items() if "/" in name}
 
     @property
     def pool_name(self) -> str:
@@ -89,7 +110,15 @@ class Crew:
                 seen[name] = error
         if refused:
             raise Refused("\n".join(refused))
-        return seen
+        return {**seen, **self._resolved(run)}
+
+    def _resolved(self, run: str) -> dict[str, Owed]:
+        """Let the lists of all nodes say what version patterns mean, and judge each node by that."""
+        views = {name: driver.view for name, driver in self.drivers.items() if driver.view is not None}
+        self.versions.learn(self.loaded.playbook, [view.facts for view in views.values()])
+        if all(driver.apt is None for driver in self.loaded.playbook.drivers):
+            return {}
+        return {name: self.drivers[name].judge_again(run) for name in views}
 
     def pool(self) -> tuple[Pool, Mapping[str, Out]]:
         """Read how the pool stands."""
@@ -122,7 +151,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
     everything = inventory.read(Path(options.inventory))
     pool_hosts = everything.group(loaded.playbook.hosts)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
-    effects = Effects()
+    effects, versions = Effects(), Versions(upgrade=options.upgrade)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
@@ -143,10 +172,17 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
                 service=service,
                 loaded=loaded,
                 say=say,
+                versions=versions,
                 plan_again=plan_command(options, playbook, host.name),
             )
         yield Crew(
-            loaded=loaded, pool_hosts=pool_hosts, drivers=drivers, cluster=cluster, effects=effects, say=say
+            loaded=loaded,
+            pool_hosts=pool_hosts,
+            drivers=drivers,
+            cluster=cluster,
+            effects=effects,
+            say=say,
+            versions=versions,
         )
 
 
@@ -159,6 +195,7 @@ def plan_command(options: Options, playbook: str, node: str) -> str:
     words = ["fleetdrv", "plan", playbook, "-i", options.inventory]
     words += ["--context", options.context] if options.context else []
     words += ["--no-cluster"] if options.no_cluster else []
+    words += ["--upgrade"] if options.upgrade else []
     return shlex.join((*words, "--limit", node))
 
 

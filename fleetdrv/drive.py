@@ -14,11 +14,12 @@ from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.load import Loaded
-from fleetdrv.look import View, look
+from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import NotOurs, Service
 from fleetdrv.turn import Debt, Owed, Verdict, owed
+from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
 """More looks than any turn needs; a turn that goes round and round is a bug, and ends here."""
@@ -54,6 +55,7 @@ class NodeDriver:
     service: Service
     loaded: Loaded
     say: Say
+    versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     plan_again: str = ""
@@ -80,8 +82,15 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        self.view = look(self.line, self.loaded.playbook, self.service.standing(), run)
+        self.view = look(self.line, self.loaded.playbook, self.versions, self.service.standing(), run)
         self._due, self._looked_at = owed(self.view.sight), self.now()
+        return self._due
+
+    def judge_again(self, run: str) -> Owed:
+        """Say what is due by the last look, now that more versions are known."""
+        seen = self._seen
+        self.view = judge(self.loaded.playbook, self.versions, seen.facts, seen.good, seen.standing, run)
+        self._due = owed(self.view.sight)
         return self._due
 
     def _look_once(self, run: str) -> Owed:
@@ -180,8 +189,8 @@ class NodeDriver:
     def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
         steps = seen.plan.stage
         named = {word for step in steps for word in step.argv}
-        archives = {f"{name}.archive": data for name, data in self.loaded.archives.items()}
-        needed = {name: data for name, data in archives.items() if f"payload/{name}" in named}
+        files = self.loaded.stage_files()
+        needed = {name: data for name, data in files.items() if f"payload/{name}" in named}
         self._tell("stage", due.why)
         self._jobs.send(due.job, steps, warrant, needed)
 

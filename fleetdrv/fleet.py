@@ -76,6 +76,8 @@ class Fleet:
     """Read the whole pool: its size and foreign outages, and how each driven node stands."""
     say: Say
     interrupted: Callable[[], bool] = lambda: False
+    pins: Callable[[], Mapping[str, str]] = dict
+    """Exact versions that patterns were resolved to by now."""
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     members: dict[str, Member] = field(default_factory=dict)
@@ -196,7 +198,14 @@ class Fleet:
         elif came.debt is Debt.NOTHING:
             self._settled(name, came)
         else:
+            self._keep_versions()
             self.members[name] = replace(self.members[name], stand=Stand.STAGED)
+
+    def _keep_versions(self) -> None:
+        """What stage found out of versions is recorded before the first outage that relies on it."""
+        record, pins = self.lock.record, self.pins()
+        if not pins.items() <= record.versions.items():
+            self._save(replace(record, versions={**record.versions, **pins}))
 
     def _settled(self, name: str, due: Owed) -> None:
         """The turn ended while the node served."""

@@ -24,6 +24,7 @@ from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.sources import DkmsSource
 
 MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
+MAX_KEY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,17 @@ class Loaded:
     path: Path
     archives: Mapping[str, bytes] = field(repr=False)
     """Driver name to archive bytes."""
+    keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Driver name to the key of its package repository."""
+
+    def stage_files(self) -> dict[str, bytes]:
+        """Return what the stage programs get as payload, by file name."""
+        files = {f"{name}.archive": data for name, data in self.archives.items()}
+        files |= {f"{name}.key": data for name, data in self.keys.items()}
+        for driver in self.playbook.drivers:
+            if driver.apt is not None and driver.apt.repository is not None:
+                files[f"{driver.name}.sources"] = driver.apt.repository.text().encode()
+        return files
 
 
 def playbook(path: Path) -> Loaded:
@@ -65,11 +77,18 @@ def _faults(error: ValidationError) -> list[Any]:
 
 def _with_archives(document: yamlfile.Document, book: Playbook, path: Path) -> Loaded:
     archives: dict[str, bytes] = {}
+    keys: dict[str, bytes] = {}
     drivers, faults = [], []
     for index, driver in enumerate(book.drivers):
         if driver.apt is not None:
             line = document.line(("drivers", index, "apt"))
             faults.append(f"{path}:{line}: drivers[{index}].apt: this version brings no packages to nodes")
+        elif driver.apt is not None and driver.apt.repository is not None:
+            line = document.line(("drivers", index, "apt", "repository", "key"))
+            try:
+                keys[driver.name] = _file(path.parent / driver.apt.repository.key, MAX_KEY_BYTES)
+            except InputError as error:
+                faults.append(f"{path}:{line}: drivers[{index}].apt.repository.key: {error}")
         if driver.dkms is None:
             drivers.append(driver)
             continue
@@ -81,16 +100,20 @@ def _with_archives(document: yamlfile.Document, book: Playbook, path: Path) -> L
             faults.append(f"{path}:{line}: drivers[{index}].dkms: {error}")
     if faults:
         raise InputError("\n".join(faults))
-    return Loaded(book.model_copy(update={"drivers": tuple(drivers)}), path, archives)
+    return Loaded(book.model_copy(update={"drivers": tuple(drivers)}), path, archives, keys)
+
+
+def _file(path: Path, most_bytes: int) -> bytes:
+    try:
+        if path.stat().st_size > most_bytes:
+            raise InputError(f"{path} is larger than {most_bytes} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _archive(path: Path, wanted: str) -> bytes:
-    try:
-        if path.stat().st_size > MAX_ARCHIVE_BYTES:
-            raise InputError(f"{path} is larger than {MAX_ARCHIVE_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    data = _file(path, MAX_ARCHIVE_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != wanted:
         raise InputError(f"{path} has SHA-256 {found}, the playbook wants {wanted}")

@@ -55,10 +55,11 @@ def locked(
         id=run,
         pool=book.pool_name,
         playbook=book.name,
-        digest=book.digest,
-        versions={driver.name: driver.version for driver in book.drivers},
+        digest=crew.digest,
+        versions={driver.name: driver.version for driver in book.drivers if driver.apt is None},
     )
     current = record if record is not None and record.id == run else fresh
+    current = replace(current, versions={**current.versions, **crew.versions.pins})
     floor = max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
     if crew.cluster is None:
         yield LoneLock(run=run, token=floor + 1, record=current)

@@ -18,6 +18,7 @@ from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
 from fleetdrv.service import Standing
 from fleetdrv.turn import Sight, Verdict
+from fleetdrv.versions import Versions
 
 PROBE_SECONDS = 180.0
 """A probe takes well under a second on a real machine; checks may take 60 s each."""
@@ -33,6 +34,8 @@ class View:
     facts: NodeFacts
     standing: Standing
     plan: NodePlan
+    wanted: tuple[Driver, ...]
+    """The playbook's drivers as this node is to have them: package versions exact, as far as they are known."""
     good: tuple[Driver, ...]
     """Last known good of the playbook's drivers, as they were wanted then."""
     sight: Sight
@@ -42,7 +45,7 @@ class NotTheNode(Refused):
     """The machine that answered over SSH is not the one that the Node object stands for."""
 
 
-def look(line: Line, playbook: Playbook, standing: Standing, run: str) -> View:
+def look(line: Line, playbook: Playbook, versions: Versions, standing: Standing, run: str) -> View:
     """Probe the machine and plan. Raises NotTheNode, Permanent for a probe that cannot be read."""
     facts = _probe(line, questions(playbook))
     _prove_identity(line.node, facts, standing)
@@ -50,9 +53,22 @@ def look(line: Line, playbook: Playbook, standing: Standing, run: str) -> View:
     if standing.touched and questions(playbook, good) != questions(playbook):
         # Whether the node stands at its last known good is to be seen, though modules changed their names.
         facts = _probe(line, questions(playbook, good))
-    node_plan = plan(playbook, facts)
+    return judge(playbook, versions, facts, good, standing, run)
+
+
+def judge(
+    playbook: Playbook,
+    versions: Versions,
+    facts: NodeFacts,
+    good: tuple[Driver, ...],
+    standing: Standing,
+    run: str,
+) -> View:
+    """Plan from what was seen, with the versions that are known by now."""
+    wanted = versions.exact(playbook, facts)
+    node_plan = plan(wanted, facts, upgrade=versions.upgrade)
     # The kernel's own modules go back to nothing: alone, they leave a failed node as it is.
-    complete = len(good) == len(playbook.drivers) and any(driver.dkms for driver in good)
+    complete = len(good) == len(playbook.drivers) and any(driver.brought for driver in good)
     sight = Sight(
         plan=node_plan,
         jobs=facts.jobs,
@@ -64,7 +80,9 @@ def look(line: Line, playbook: Playbook, standing: Standing, run: str) -> View:
         good_again=complete and _stands_at(playbook, good, facts),
         spent=_spent(standing.last, run),
     )
-    return View(facts=facts, standing=standing, plan=node_plan, good=good, sight=sight)
+    return View(
+        facts=facts, standing=standing, plan=node_plan, wanted=wanted.drivers, good=good, sight=sight
+    )
 
 
 def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...]:
@@ -74,6 +92,7 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
     for driver in drivers:
         asked += [("driver", driver.name)]
         asked += [("dkms", driver.dkms.package)] if driver.dkms else []
+        asked += [("package", package) for package in driver.apt.packages] if driver.apt else []
     asked += [("module", module) for driver in drivers for module in (*driver.modules, *driver.conflicts)]
     words = [word for question in dict.fromkeys(asked) for word in question]
     for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
@@ -127,7 +146,7 @@ def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:
 def _kept(node: str, playbook: Playbook, facts: NodeFacts) -> Iterable[Driver]:
     for driver in playbook.drivers:
         good = facts.good.get(driver.name)
-        if good is None and driver.dkms is None:
+        if good is None and not driver.brought:
             yield driver
         elif good is not None:
             try:

@@ -149,6 +149,16 @@ class Packaged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """When stage last got package lists for a driver, and from which extra repository."""
+
+    seconds: int
+    """Age by the node's own clock."""
+    repository: str
+    """SHA-256 of the repository's text (`sources.Repository.text`); empty where there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
     """The kernels that can be running after the next boot; a driver must be there for each of them."""
 
@@ -237,6 +247,8 @@ class NodeFacts:
     packaged: tuple[Packaged, ...] = ()
     lists_seconds: int | None = None
     """Age of the newest package lists by the node's own clock; None where there are none."""
+    refreshed: Mapping[str, Refreshed] = field(default_factory=dict)
+    """Driver to when its lists were asked for."""
     checks: tuple[CheckResult, ...] = ()
     free_kib: Mapping[str, int] = field(default_factory=dict)
     """Free space by path: /var, /boot, /lib/modules."""

@@ -16,11 +16,12 @@ from fleetdrv.load import Loaded
 from fleetdrv.look import View, ask
 from fleetdrv.model import NodeFacts
 from fleetdrv.parse import ProbeError
-from fleetdrv.plan import Disruption, keep, restore, stage_key
+from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
 from fleetdrv.records import Result
 from fleetdrv.send import Sender, Tell, Warrant
 from fleetdrv.service import NotOurs, Service
+from fleetdrv.steps import keep, restore, stage_key
 from fleetdrv.turn import Debt, Grip, Owed, Phase, Verdict, job_id
 
 _LOOK_SECONDS = 60.0
@@ -119,13 +120,14 @@ class Outage:
         """Send the way back to the last known good of every driver."""
         self.tell("rollback", due.why, Level.WARNING)
         self.service.mark_touched(warrant.run, due.job)
-        failed = {d.name: stage_key(d.dkms, seen.facts) for d in self.loaded.playbook.drivers if d.dkms}
-        steps = restore(seen.good, failed, self.loaded.playbook.modules)
+        failed = {d.name: stage_key(d, seen.facts) for d in seen.wanted if d.brought}
+        modules = [module for driver in seen.wanted for module in driver.modules]
+        steps = restore(seen.good, failed, modules)
         self.jobs.send(due.job, steps, warrant, {})
 
     def finish(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
         """Record what was verified as last known good, then uncordon."""
-        drivers = self.loaded.playbook.drivers
+        drivers = seen.wanted
         unkept = [driver for driver in drivers if _unkept(driver, seen.facts)]
         if unkept and not self._keep(seen.facts, unkept, warrant):
             return None
@@ -139,7 +141,7 @@ class Outage:
         self.tell("keep", "verified; recorded as last known good", Level.PROGRESS)
         payload = {f"{d.name}.json": d.model_dump_json().encode() for d in drivers}
         job = job_id(warrant.run, Phase.KEEP, max(taken, default=0) + 1)
-        end = self.jobs.send(job, tuple(keep(d, d.dkms, facts) for d in drivers if d.dkms), warrant, payload)
+        end = self.jobs.send(job, tuple(keep(d, facts) for d in drivers), warrant, payload)
         if end.exit_code is None or end.failed_step == "lock":
             return False
         if end.exit_code != 0:
@@ -202,10 +204,10 @@ class Outage:
 
 def _unkept(driver: Driver, facts: NodeFacts) -> bool:
     """Whether what is kept may be of something else; a trial build that is still there was installed since."""
-    if driver.dkms is None:
+    if not driver.brought:
         return False  # nothing of the kernel's own modules can be lost
     good = facts.good.get(driver.name)
-    return good is None or good.digest != driver.digest or stage_key(driver.dkms, facts) in facts.staged
+    return good is None or good.digest != driver.digest or stage_key(driver, facts) in facts.staged
 
 
 def _unloads(seen: View) -> tuple[str, ...]:

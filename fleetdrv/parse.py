@@ -27,6 +27,7 @@ from fleetdrv.model import (
     NodeFacts,
     Package,
     Packaged,
+    Refreshed,
 )
 
 
@@ -67,6 +68,7 @@ _FIELDS = {
     "candidate": 3,
     "packaged": 3,
     "lists": 1,
+    "refreshed": 3,
     "check": 2,
     "error": 1,
 }
@@ -103,6 +105,10 @@ def facts(text: str) -> NodeFacts:
         candidates=tuple(map(_candidate, records["candidate"])),
         packaged=tuple(map(_packaged, records["packaged"])),
         lists_seconds=_number(_one(records, "lists")) if records["lists"] else None,
+        refreshed={
+            driver: Refreshed(seconds=_number(seconds), repository=digest.strip("-"))
+            for driver, seconds, digest in records["refreshed"]
+        },
         checks=tuple(map(_check, records["check"])),
         free_kib={path: _number(kib) for path, kib in _pairs(records["free"])},
         pci=frozenset(device.lower() for (device,) in records["pci"]),

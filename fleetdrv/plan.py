@@ -8,15 +8,18 @@ and modprobe prove nothing: `modprobe` exits 0 while the old build stays loaded.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from fleetdrv import steps
+from fleetdrv.built import dkms_names, packages_match
 from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
 from fleetdrv.model import NodeFacts
-from fleetdrv.playbook import Driver, Playbook
-from fleetdrv.sources import DkmsSource
+from fleetdrv.packages import newest_last
+from fleetdrv.playbook import Playbook
+from fleetdrv.sources import AptSource
+from fleetdrv.steps import Step as Step
 
 
 class Disruption(IntEnum):
@@ -40,15 +43,6 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One node program with its arguments, and why it is there. `plan` prints what `apply` runs."""
-
-    program: str
-    argv: tuple[str, ...]
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
     """All drivers of a playbook on one node, under one cordon."""
 
@@ -64,10 +58,14 @@ class NodePlan:
     after: tuple[Step, ...] = ()
 
 
-def plan(playbook: Playbook, facts: NodeFacts) -> NodePlan:
-    """Say what is owed to bring the node to the playbook's state; an empty plan is *converged*."""
+def plan(playbook: Playbook, facts: NodeFacts, *, upgrade: bool = False) -> NodePlan:
+    """Say what is owed to bring the node to the playbook's state; an empty plan is *converged*.
+
+    `upgrade`: whether packages are the newest that fit cannot be told from old lists, so new ones are owed.
+    """
     comparisons = tuple(with_dependants((compare(driver, facts) for driver in playbook.drivers), facts))
     differences = tuple(difference for comparison in comparisons for difference in comparison.differences)
+    differences += tuple(_lists_too_old(playbook, facts)) if upgrade else ()
     differences = differences or tuple(d for driver in playbook.drivers for d in failed_checks(driver, facts))
     remarks = tuple(notes(playbook.drivers, facts))
     if not differences:
@@ -85,73 +83,21 @@ def plan(playbook: Playbook, facts: NodeFacts) -> NodePlan:
         differences=differences,
         notes=remarks,
         disruption=Disruption.RELOAD if any(v.unload for v in comparisons) else Disruption.NONE,
-        stage=tuple(_stage(comparisons, facts)),
+        stage=tuple(step for c in comparisons for step in steps.stage(c, facts, new_lists=upgrade)),
         outage=tuple(_outage(comparisons, facts)),
         after=tuple(
-            keep(comparison.driver, source, facts)
+            steps.keep(comparison.driver, facts)
             for comparison in comparisons
-            if comparison.differences and (source := comparison.driver.dkms)
+            if comparison.differences and comparison.driver.brought
         ),
     )
 
 
-def stage_key(source: DkmsSource, facts: NodeFacts) -> str:
-    """Name a trial build by all that went into it, so that one left behind is used again or never."""
-    return f"{source.package}-{source.version}-{_inputs(source, facts, *facts.kernels.bootable)[:16]}"
-
-
-def build_key(source: DkmsSource, facts: NodeFacts, kernel: str) -> str:
-    """Name a driver's modules for one kernel by all that goes into them: equal keys, equal modules.
-
-    Empty where the node cannot tell what its kernel exports; nothing is shared then.
-    """
-    return _inputs(source, facts, kernel) if kernel in facts.abi else ""
-
-
-def _inputs(source: DkmsSource, facts: NodeFacts, *kernels: str) -> str:
-    built_for = sorted(f"{kernel} {facts.abi.get(kernel, '')}" for kernel in kernels)
-    inputs = (source.sha256, facts.architecture, facts.compiler, facts.dkms_version, *built_for)
-    return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
-
-
-def keep(driver: Driver, source: DkmsSource, facts: NodeFacts) -> Step:
-    """Record the driver as last known good, and give back the room of its trial build."""
-    argv = (
-        driver.name,
-        driver.digest,
-        f"payload/{driver.name}.json",
-        source.package,
-        source.version,
-        stage_key(source, facts),
-        *facts.kernels.bootable,
-    )
-    return Step(program="keep.sh", argv=argv, why=f"{driver.name}: verified, kept as last known good")
-
-
-def restore(
-    drivers: Iterable[Driver], staged: Mapping[str, str], failed: Iterable[str] = ()
-) -> tuple[Step, ...]:
-    """Plan the way back to the last known good of each driver, given as it was kept.
-
-    A driver of the kernel's own tree was never anything else: it is only unloaded and loaded again.
-    `staged` names, by driver, the failed version's trial build, which goes as well; `failed` its modules.
-    Everything is unloaded first: whatever half-way state the failed change left, the same steps apply.
-    """
-    drivers = tuple(drivers)
-    modules = [module for driver in drivers for module in driver.modules]
-    leaving = dict.fromkeys((*modules, *failed))
-    steps = [Step(program="unload.sh", argv=tuple(reversed(leaving)), why="clear the failed version")]
-    steps += [
-        Step(
-            program="dkms_restore.sh",
-            argv=(driver.name, *filter(None, (staged.get(driver.name),))),
-            why=f"{driver.name}: back to {driver.version}, last known good",
-        )
-        for driver in drivers
-        if driver.dkms is not None
-    ]
-    steps.append(Step(program="load.sh", argv=tuple(modules), why="load the last known good"))
-    return tuple(steps)
+def _lists_too_old(playbook: Playbook, facts: NodeFacts) -> Iterator[Difference]:
+    for driver in playbook.drivers:
+        if driver.apt is not None and not steps.lists_are_new(driver, facts):
+            wanted = "new ones, which tell whether there is a newer version"
+            yield Difference(driver=driver.name, layer=Layer.PACKAGE, found="old package lists", wanted=wanted)
 
 
 def _not_mendable(differences: tuple[Difference, ...]) -> Iterator[str]:
@@ -162,10 +108,16 @@ def _not_mendable(differences: tuple[Difference, ...]) -> Iterator[str]:
 
 def _incompatible(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[str]:
     for comparison in comparisons:
-        if comparison.driver.dkms is None:
+        if not comparison.driver.brought:
             yield from (str(d) for d in comparison.differences if d.layer is Layer.FILE)
-    if not any(comparison.installs for comparison in comparisons):
-        return
+        elif comparison.driver.apt is not None:
+            yield from _packages_do_not_fit(comparison, comparison.driver.apt, facts)
+    # Whether packages compile anything is known once they are installed; before that, stage finds out.
+    if any(comparison.installs and dkms_names(comparison.driver, facts) for comparison in comparisons):
+        yield from _cannot_build(facts)
+
+
+def _cannot_build(facts: NodeFacts) -> Iterator[str]:
     if not facts.dkms_version:
         yield "dkms is not installed; on the node: apt-get install dkms"
     if not facts.compiler:
@@ -176,6 +128,21 @@ def _incompatible(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iter
             yield f"no headers for kernel {kernel}, which can boot next; {remedy}"
     if facts.secure_boot:
         yield "Secure Boot is on, and nothing proves that a module built here is signed with an enrolled key"
+
+
+def _packages_do_not_fit(comparison: Comparison, apt: AptSource, facts: NodeFacts) -> Iterator[str]:
+    """Say which versions new lists do not have, and which modules the installed packages do not."""
+    driver = comparison.driver
+    if packages_match(apt, facts) and not dkms_names(driver, facts):
+        yield from (str(d) for d in comparison.differences if d.layer is Layer.FILE)
+    staged = steps.stage_key(driver, facts) in facts.staged
+    if comparison.installs and not staged and steps.lists_are_new(driver, facts):
+        for package in steps.not_offered(apt, facts):
+            offered = sorted({c.version for c in facts.candidates if c.name == package}, key=newest_last)
+            yield (
+                f"{driver.name}: package {package} {apt.packages[package]} is not to be had here; "
+                f"its lists offer {', '.join(offered) or 'none of it'}"
+            )
 
 
 def _blocked(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[str]:
@@ -199,30 +166,10 @@ def _blocked(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[
         yield "dpkg was interrupted; on the node: dpkg --configure -a"
 
 
-def _stage(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[Step]:
-    for comparison in comparisons:
-        source = comparison.driver.dkms
-        if source is None or not comparison.installs:
-            continue
-        key = stage_key(source, facts)
-        if key not in facts.staged:
-            argv = (
-                source.package,
-                source.version,
-                source.sha256,
-                f"payload/{comparison.driver.name}.archive",
-                key,
-                *facts.kernels.bootable,
-            )
-            yield Step(
-                program="dkms_stage.sh",
-                argv=argv,
-                why=f"{comparison.driver.name}: trial build of {source.package}/{source.version}",
-            )
-
-
 def _outage(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[Step]:
-    """Unload all, newest dependants first; then install, configure and load in the playbook's order."""
+    """Ask, unload all, newest dependants first; then install, configure and load in the playbook's order."""
+    for comparison in comparisons:
+        yield from steps.before(comparison, facts)
     for comparison in reversed(comparisons):
         if comparison.unload:
             names = tuple(module.name for module in comparison.unload)
@@ -234,15 +181,8 @@ def _outage(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[S
 
 
 def _change(comparison: Comparison, facts: NodeFacts) -> Iterator[Step]:
-    driver, source = comparison.driver, comparison.driver.dkms
-    if source is not None and comparison.installs:
-        tarball = f"{source.package}-{source.version}.dkms.tar.gz"
-        staged = f"/var/lib/fleetdrv/stage/{stage_key(source, facts)}/{tarball}"
-        yield Step(
-            program="dkms_install.sh",
-            why=f"{driver.name}: install {source.package}/{source.version}",
-            argv=(source.package, source.version, staged, *comparison.kernels),
-        )
+    driver = comparison.driver
+    yield from steps.install(comparison, facts)
     if Layer.CONFIGURATION in comparison.layers:
         pairs = [word for path in sorted(driver.configuration()) for word in (f"payload{path}", path)]
         yield Step(program="configure.sh", argv=(driver.name, *pairs), why=f"{driver.name}: module options")

@@ -94,13 +94,24 @@ class Driver(Model):
 
     @property
     def version(self) -> str:
-        """Version that is wanted, as people name it."""
+        """Version that is wanted, as people name it; of several packages the first one's."""
+        if self.apt:
+            return next(iter(self.apt.packages.values()))
         return self.dkms.version if self.dkms else "in-tree"
 
     @property
+    def brought(self) -> bool:
+        """Whether something of it has to come onto a node: a build or packages."""
+        return self.dkms is not None or self.apt is not None
+
+    @property
     def digest(self) -> str:
-        """Digest of what is wanted, wherever archive and key lie; the key is pinned by its fingerprint."""
-        local: dict[str, Any] = {"dkms": {"source"}, "apt": {"repository": {"key"}}}
+        """Digest of what is wanted, wherever archive and key lie; the key is pinned by its fingerprint.
+
+        A repository has one package of a name and version, so a resolved version with its hash, and the same
+        version without, are the same wanted state.
+        """
+        local: dict[str, Any] = {"dkms": {"source"}, "apt": {"sha256": True, "repository": {"key"}}}
         wanted = self.model_dump(mode="json", exclude=local, exclude_none=True)
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -76,13 +76,16 @@ def line(event: Event) -> str:
     return f"{time.strftime('%H:%M:%S')} {who}{event.phase:<9} {event.text}"
 
 
-def plan_text(views: Mapping[str, View | str], limits: Mapping[str, int]) -> str:
+def plan_text(
+    views: Mapping[str, View | str], limits: Mapping[str, int], versions: Mapping[str, str] | None = None
+) -> str:
     """Return the plan of every node; nodes with the same plan stand together."""
     groups: dict[str, list[str]] = {}
     for name, view in views.items():
         text = f"  unreachable or unreadable: {view}" if isinstance(view, str) else _plan_lines(view)
         groups.setdefault(text, []).append(name)
     blocks = [f"{', '.join(names)}\n{text}" for text, names in groups.items()]
+    blocks += [f"versions: {package}: {version}" for package, version in (versions or {}).items()]
     bounds = ", ".join(f"{name} {number}" for name, number in limits.items())
     return "\n".join((*blocks, f"limits: {bounds}"))
 

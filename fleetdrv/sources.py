@@ -52,6 +52,13 @@ class Repository(Model):
     """Of the key, 40 capital hex digits: no other key is used."""
     check_valid_until: bool = True
 
+    def text(self) -> str:
+        """Return it as apt's .sources file without Signed-By, which is for the node to say (sources.list(5))."""
+        lines = ["Types: deb", f"URIs: {self.uri}", f"Suites: {' '.join(self.suites)}"]
+        lines += [f"Components: {' '.join(self.components)}"] if self.components else []
+        lines += [] if self.check_valid_until else ["Check-Valid-Until: no"]
+        return "\n".join(lines) + "\n"
+
     @model_validator(mode="after")
     def _flat_or_with_components(self) -> Repository:
         flat = [suite for suite in self.suites if suite.endswith("/")]
@@ -66,8 +73,18 @@ class AptSource(Model):
     """Debian packages, by exact version or pattern."""
 
     packages: Annotated[dict[PackageName, VersionPattern], Field(min_length=1, max_length=32)]
+    sha256: dict[PackageName, Sha256] = {}
+    """Of the packages at exact versions. Left out, it is taken from the signed lists of the repository, once per
+    run, release and architecture."""
     repository: Repository | None = None
     hold: bool = True
     """Mark the packages as held, so that no other upgrade of the node takes them along."""
     conffiles: Literal["keep", "replace"] = "keep"
     """What becomes of configuration files of these packages that were changed by hand."""
+
+    @model_validator(mode="after")
+    def _digests_of_own_exact_packages(self) -> AptSource:
+        loose = sorted(p for p in self.sha256 if "*" in self.packages.get(p, "*"))
+        if loose:
+            raise ValueError(f"sha256 of {', '.join(loose)}: packages does not name it with an exact version")
+        return self

@@ -20,7 +20,7 @@ Seen = Mapping[str, Owed | FleetdrvError]
 
 def run_id(crew: Crew, record: RunRecord | None) -> str:
     """Go on with an unfinished run of the same wanted state; any other is a new one."""
-    if record is not None and not record.finished and record.digest == crew.loaded.playbook.digest:
+    if record is not None and crew.goes_on(record):
         return record.id
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + os.urandom(3).hex()
 
@@ -30,6 +30,7 @@ def survey(crew: Crew, record: RunRecord | None) -> tuple[str, Seen]:
 
     A run that nobody could close (killed at its end, interrupted) must not keep its failed nodes for ever.
     """
+    crew.recall(record)
     run = run_id(crew, record)
     seen = crew.survey(run)
     spent = any(driver.view and driver.view.sight.spent for driver in crew.drivers.values())

@@ -29,11 +29,12 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "quiet": (False, "only warnings and failures"),
     "yes": (False, "do not ask before touching anything"),
     "reason": ("", "why, for whoever looks at the pool"),
+    "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
 _POSITIONAL = ("playbook", "pool", "action")
 _LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
-_CHANGE = (*_LOOK, "yes", "reason")
+_CHANGE = (*_LOOK, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
 
 
@@ -83,7 +84,7 @@ def _command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Calla
     return decorate
 
 
-@_command(*_LOOK)
+@_command(*_LOOK, "upgrade")
 def plan(options: Any, playbook: str) -> int:
     """Look at every node, decide and print; writes nothing anywhere.
 

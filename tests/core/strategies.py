@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 
 from fleetdrv.model import Kernels
-from fleetdrv.plan import stage_key
 from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.steps import stage_key
 from tests.core.factories import a_driver, a_playbook
 from tests.core.machine import OURS, Machine, Running
 
@@ -238,7 +238,7 @@ def _in_use(hit: Hit) -> None:
 
 
 def _staged(hit: Hit) -> None:
-    key = stage_key(hit.driver.dkms, hit.machine.facts(hit.playbook))
+    key = stage_key(hit.driver, hit.machine.facts(hit.playbook))
     hit.machine.staged[key] = hit.machine.build(hit.driver, hit.machine.kernels.bootable)
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fleetdrv.compare import Layer
 from fleetdrv.model import CheckResult, DkmsEntry, Kernels, NodeFacts
-from fleetdrv.plan import Disruption, NodePlan, Outcome, Step, build_key, plan, restore, stage_key
+from fleetdrv.plan import Disruption, NodePlan, Outcome, Step, plan
 from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.steps import build_key, restore, stage_key
 from tests.core.factories import (
     KERNEL,
     NEXT_KERNEL,
@@ -222,7 +223,7 @@ def test_the_way_back_leads_to_the_last_known_good_from_anywhere(playbook: Playb
     machine.drain()
     for step in (*change.stage, *change.outage)[: data.draw(st.integers(0, 20))]:
         machine.run(step, payload(newer))
-    failed = {driver.name: stage_key(driver.dkms, machine.facts(newer)) for driver in newer.drivers}
+    failed = {driver.name: stage_key(driver, machine.facts(newer)) for driver in newer.drivers}
     for step in restore(playbook.drivers, failed):
         machine.run(step, {})
     again = plan(playbook, machine.facts(playbook))
@@ -261,7 +262,7 @@ def test_an_upgrade_unloads_installs_and_loads_in_that_order() -> None:
 
 def test_an_upgrade_names_the_archive_the_build_and_what_is_kept() -> None:
     wanted, facts = a_driver(version="1.2"), some_facts(TOY)
-    result, key = plan(a_playbook(wanted), facts), stage_key(wanted.dkms, facts)
+    result, key = plan(a_playbook(wanted), facts), stage_key(wanted, facts)
     source = wanted.dkms
     assert key.startswith("toy-1.2-")
     assert only(result.stage, "dkms_stage.sh").argv == (
@@ -328,7 +329,7 @@ def test_configuration_is_written_file_by_file() -> None:
 
 def test_a_build_that_waits_is_not_built_again() -> None:
     wanted, facts = a_driver(version="1.2"), some_facts(TOY)
-    waiting = replace(facts, staged=frozenset({stage_key(wanted.dkms, facts)}))
+    waiting = replace(facts, staged=frozenset({stage_key(wanted, facts)}))
     result = plan(a_playbook(wanted), waiting)
     assert result.stage == ()
     assert "dkms_install.sh" in programs(result.outage)
@@ -533,18 +534,18 @@ def test_a_trial_build_is_used_again_only_for_the_same_inputs(
     change: Callable[[NodeFacts], NodeFacts],
 ) -> None:
     facts = some_facts(TOY)
-    assert stage_key(TOY.dkms, facts) != stage_key(TOY.dkms, change(facts))
-    assert stage_key(TOY.dkms, facts) != stage_key(a_driver(version="1.2").dkms, facts)
+    assert stage_key(TOY, facts) != stage_key(TOY, change(facts))
+    assert stage_key(TOY, facts) != stage_key(a_driver(version="1.2"), facts)
     other_bytes = TOY.model_copy(update={"dkms": TOY.dkms.model_copy(update={"sha256": "0" * 64})})
-    assert stage_key(TOY.dkms, facts) != stage_key(other_bytes.dkms, facts)
+    assert stage_key(TOY, facts) != stage_key(other_bytes, facts)
 
 
 def test_a_trial_build_does_not_depend_on_which_of_its_kernels_runs() -> None:
     other = Kernels(running=NEXT_KERNEL, newest=NEXT_KERNEL, default=KERNEL)
-    assert stage_key(TOY.dkms, some_facts(TOY, kernels=TWO)) == stage_key(TOY.dkms, some_facts(TOY, kernels=other))
+    assert stage_key(TOY, some_facts(TOY, kernels=TWO)) == stage_key(TOY, some_facts(TOY, kernels=other))
     moved = TOY.model_copy(update={"dkms": TOY.dkms.model_copy(update={"source": "elsewhere/toy.tar"})})
     another = some_facts(TOY, boot_id="another", loaded={})
-    assert stage_key(TOY.dkms, some_facts(TOY)) == stage_key(moved.dkms, another)
+    assert stage_key(TOY, some_facts(TOY)) == stage_key(moved, another)
 
 
 ANY_ABI = st.dictionaries(st.sampled_from((KERNEL, NEXT_KERNEL)), st.sampled_from(("s1 c1", "s1 c2", "s2 c1")))
@@ -565,18 +566,18 @@ def test_modules_are_shared_exactly_where_all_that_goes_into_them_is_equal(
 ) -> None:
     """Which other kernels a node can boot is no part of it: the modules for one kernel are the same."""
     here, there, driver = some_facts(TOY, **one), some_facts(TOY, **other), a_driver(version=version)
-    mine, theirs = build_key(TOY.dkms, here, KERNEL), build_key(driver.dkms, there, KERNEL)
+    mine, theirs = build_key(TOY, here, KERNEL), build_key(driver, there, KERNEL)
     told = KERNEL in here.abi and KERNEL in there.abi
     inputs = ("architecture", "compiler", "dkms_version")
     equal = told and here.abi[KERNEL] == there.abi[KERNEL] and all(one[name] == other[name] for name in inputs)
     assert (bool(mine) and mine == theirs) == (equal and TOY.dkms.sha256 == driver.dkms.sha256)
     assert bool(mine) == (KERNEL in here.abi)
     both = replace(here, abi=dict.fromkeys((KERNEL, NEXT_KERNEL), "s1 c1"))
-    assert build_key(TOY.dkms, both, KERNEL) != build_key(TOY.dkms, both, NEXT_KERNEL)
+    assert build_key(TOY, both, KERNEL) != build_key(TOY, both, NEXT_KERNEL)
 
 
 def test_the_key_of_a_trial_build_is_fit_for_a_folder_and_for_the_programs() -> None:
-    name, version, digest = stage_key(TOY.dkms, some_facts(TOY)).split("-")
+    name, version, digest = stage_key(TOY, some_facts(TOY)).split("-")
     assert (name, version, len(digest)) == ("toy", "1.1", 16)
 
 
