@@ -6,7 +6,8 @@
 #     sources.list.d/           links to the system's own, and fleetdrv-DRIVER.sources
 #     keyrings/                 fleetdrv-DRIVER.asc or .gpg: their keys
 #     held                      packages whose hold is ours, one a line
-#     installing                driver and key of an installation that has begun
+#     installing                driver and key of an installation that has begun, its tarballs, its new packages
+#     refreshed.DRIVER          digest of the repository, or -: lists were asked for when this was written
 
 # Nobody answers, nothing restarts services, and all nodes get the same, phased or not.
 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true APT_LISTCHANGES_FRONTEND=none

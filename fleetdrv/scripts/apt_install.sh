@@ -14,6 +14,7 @@
 #       70 apt or dkms said yes and it is not so · 72 nothing is staged · 73 no space
 #       75 another process holds dpkg's lock · 79 apt would remove or change what is not named, or cannot
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
+#       83 it failed, and all is as it was: what was new is removed again, and this job had unloaded nothing
 # Needs: job.sh packages.sh apt.sh settle.sh dkms.sh dkms_install.sh
 
 # Options, pins and kernels are plain words.
@@ -74,6 +75,45 @@ all_installed() {
     done
 }
 
+# note_new DEB…: which of these packages are not there at all yet, so that a failure can take them away again.
+note_new() {
+    for deb; do
+        name=$(dpkg-deb -f "$deb" Package)
+        package_state "$name"
+        case $status in
+        not-installed) echo "new $name" >>"$own_apt/installing" ;;
+        config-files) echo "again $name" >>"$own_apt/installing" ;;
+        *) echo "changed $name $installed" >>"$own_apt/installing" ;;
+        esac
+    done
+    sync "$own_apt/installing"
+}
+
+# Take away what a failed installation brought; fail where that does not make all as it was.
+undo() {
+    [ ! -e unloaded ] || return 1
+    remove_tarballs
+    purge='' remove=''
+    while read -r kind name was; do
+        [ -n "$kind" ] || continue
+        package_state "$name"
+        case $kind/$status in
+        new/not-installed | again/not-installed | again/config-files) ;;
+        new/*) purge="$purge $name" ;;
+        again/*) remove="$remove $name" ;;
+        changed/installed) [ "$installed" = "$was" ] || return 1 ;;
+        *) return 1 ;;
+        esac
+    done <<NOTED
+$(grep -E '^(new|again|changed) ' "$own_apt/installing")
+NOTED
+    # Each in one call: dpkg takes nothing away that another still needs.
+    [ -z "$remove" ] || locked dpkg --remove --force-remove-reinstreq $remove || return 1
+    [ -z "$purge" ] || locked dpkg --purge --force-remove-reinstreq $purge || return 1
+    ! dpkg_interrupted || return 1
+    rm -f "$own_apt/installing"
+}
+
 install_packages() {
     set --
     here=' '
@@ -91,6 +131,7 @@ install_packages() {
         case $here in *" $pin "*) continue ;; esac
         die 79 "$key: $pin is needed too and was not staged: stage again"
     done
+    note_new "$@"
     tarballs place
     locked quiet_apt -y --allow-downgrades --allow-change-held-packages $apt_conf \
         -o DPkg::Lock::Timeout="$lock_seconds" install "$@" || {
@@ -107,6 +148,30 @@ prove() {
             die 70 "${pin%%=*} is $status at ${installed:-no version}, not installed at ${pin#*=}"
     done
     [ -z "$(dpkg --audit)" ] || die 70 "dpkg --audit: $(dpkg --audit | grep -m1 '^ ')"
+}
+
+# What an earlier run of ours brought, if it was killed, is still new.
+begin() {
+    noted=''
+    if begun; then
+        mend
+        read -r whose <"$own_apt/installing" || :
+        [ "$whose" != "$driver $key" ] || noted=$(grep -E '^(new|again|changed) ' "$own_apt/installing" || :)
+        remove_tarballs
+    fi
+    printf '%s\n' "$driver $key" "$noted" >"$own_apt/installing"
+    sync "$own_apt/installing"
+}
+
+work() {
+    if [ -d "$staged" ]; then
+        install_packages
+        tarballs install
+        tell_kept
+    fi
+    settle_repository
+    settle_holds "$hold"
+    prove
 }
 
 main() {
@@ -127,21 +192,23 @@ main() {
     gather_sources
     check_system $pinned
     staged=$fleetdrv/stage/$key
-    if [ -d "$staged" ]; then
-        trap remove_tarballs EXIT
-        ! begun || mend
-        remove_tarballs
-        echo "$driver $key" >"$own_apt/installing"
-        sync "$own_apt/installing"
-        install_packages
-        tarballs install
-        tell_kept
-    else
-        all_installed || die 72 "$key: nothing is staged"
+    [ -d "$staged" ] || all_installed || die 72 "$key: nothing is staged"
+    trap remove_tarballs EXIT
+    if [ -d "$staged" ]; then begin; fi
+    # Not in a condition, which would switch -e off.
+    set +e
+    (
+        set -e
+        work
+    ) 2>"$own_apt/why"
+    ended=$?
+    set -e
+    cat "$own_apt/why" >&2
+    if [ "$ended" -ne 0 ]; then
+        why=$(tail -n1 "$own_apt/why")
+        if begun && undo; then die 83 "$driver: ${why:-exit $ended}; all is as it was"; fi
+        die "$ended" "$driver: ${why:-exit $ended}"
     fi
-    settle_repository
-    settle_holds "$hold"
-    prove
     remove_tarballs
     sync
     rm -f "$own_apt/installing"

@@ -33,6 +33,8 @@ is_kept() {
 write_new() {
     new=$(mktemp -d "$home/v.XXXXXX") || die 73 "$home: cannot be written"
     cp -al "$source/." "$new/" || die 73 "$new: cannot be written"
+    # Where they were kept before, these are links: writing into them would write into the former good.
+    rm -f "$new/digest" "$new/packages" "$new/kernels" "$new/hold" "$new/wanted.json" "$new"/*.conf
     printf '%s\n' "$digest" >"$new/digest"
     printf '%s\n' "$pinned" >"$new/packages"
     printf '%s\n' "$kernels" >"$new/kernels"

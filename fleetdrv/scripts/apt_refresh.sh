@@ -87,6 +87,7 @@ main() {
     case $driver in '' | [.-]* | *[!A-Za-z0-9._-]*) die 64 "$usage" ;; esac
     need_apt
     gather_sources
+    rm -f "$own_apt/refreshed.$driver"
     if [ $# -eq 4 ]; then
         wanted=$(printf '%s' "$4" | tr -d ' ' | tr a-f A-F)
         case $wanted in *[!0-9A-F]*) die 64 "$4: no fingerprint" ;; esac
@@ -103,6 +104,9 @@ main() {
     case $(cat "$own_apt/said") in *'No space left'*) die 73 "$own_apt: $why" ;; esac
     [ "$code" -eq 0 ] && [ -z "$why" ] || die 80 "apt-get update: ${why:-exit $code}"
     rm "$own_apt/said"
+    sum=-
+    [ $# -lt 4 ] || sum=$(sha256sum <"$2")
+    echo "${sum%% *}" >"$own_apt/refreshed.$driver"
     echo "$driver: package lists are new"
 }
 

@@ -6,18 +6,20 @@
 #   NAME-VERSION.dkms.tar.gz       built modules of each dkms.conf in them
 #   places                         "NAME VERSION FOLDER": where the package's postinst looks for that tarball
 #
-# Usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace NAME=VERSION=SHA256… -- KERNEL…
+# Usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,… NAME=VERSION=SHA256… -- KERNEL…
+#   MODULE  each kernel has to have it then: built here, in a package, or in the kernel's own tree
 # Exit: 0 done, or already there · 64 usage · 65 a package is not the one with that digest · 66 no headers
-#       67 the driver excludes a kernel (BUILD_EXCLUSIVE) · 68 does not compile · 69 a tool is missing
+#       67 the driver excludes a kernel (BUILD_EXCLUSIVE), or brings it no such module · 68 does not compile · 69 a tool is missing
 #       73 no space · 79 apt would remove or change what is not named, or cannot · 80 cannot download
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
-# Needs: job.sh packages.sh apt.sh dkms.sh trial.sh
+# Needs: job.sh module.sh packages.sh apt.sh dkms.sh trial.sh
 
 set -eu
 umask 022
 LC_ALL=C
 export LC_ALL
 . ./job.sh
+. ./module.sh
 . ./packages.sh
 . ./apt.sh
 . ./dkms.sh
@@ -85,18 +87,35 @@ build_all() {
             pack_trial "$new" "$name" "$version" "$@"
             echo "$name $version $(tarball_folder "$deb" "$(dpkg-deb -f "$deb" Package)")" >>"$new/out/places"
         done
+        (cd "$new/unpacked" && find . -path '*/lib/modules/*' -name '*.ko*') >>"$new/modules"
         rm -rf "$new/unpacked"
     done
 }
 
+# need_modules MODULE,… KERNEL…: packages without any module for a kernel would install, and do nothing.
+need_modules() {
+    (cd "$new/tree" && find . -path '*/module/*' -name '*.ko*') >>"$new/modules"
+    names=$1
+    shift
+    for kernel; do
+        for module in $(printf '%s' "$names" | tr , ' '); do
+            file=$(printf '%s' "$module" | sed 's/_/[-_]/g')
+            ! grep -qE "/$kernel/(.*/)?$file\\.ko(\\.[a-z]+)?\$" "$new/modules" || continue
+            module_file "$module" "$kernel" && [ -n "$file" ] && continue
+            die 67 "$module: neither these packages nor kernel $kernel have a module of that name"
+        done
+    done
+}
+
 main() {
-    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace NAME=VERSION=SHA256... -- KERNEL...'
+    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,.. NAME=VERSION=SHA256.. -- KERNEL..'
     downgrade=''
     [ "${1-}" != --allow-downgrade ] || { downgrade=--allow-downgrades && shift; }
-    [ $# -ge 6 ] || die 64 "$usage"
-    driver=$1 key=$2
+    [ $# -ge 7 ] || die 64 "$usage"
+    driver=$1 key=$2 modules=$4
     case $3 in keep | replace) ;; *) die 64 "$usage" ;; esac
-    shift 3
+    case $4 in '' | *[!A-Za-z0-9_,]*) die 64 "$usage" ;; esac
+    shift 4
     plain_words "$driver" "$key"
     take_pins "$@" || die 64 "$usage"
     # shellcheck disable=SC2086
@@ -120,6 +139,7 @@ main() {
     # shellcheck disable=SC2086
     check_digests $digests
     build_all "$@"
+    need_modules "$modules" "$@"
     find "$new/out" -exec sync {} +
     mv -T "$new/out" "$fleetdrv/stage/$key"
     echo "$key is staged: $pinned for $*"

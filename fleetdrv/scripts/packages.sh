@@ -75,19 +75,31 @@ look_at_package() {
         row error "package $1: apt-cache: ${own:-$found}"
     fi
     case $status in installed | triggers-*) look_at_packaged "$1" ;; esac
+    look_at_abi
     [ -n "${lists_seen-}" ] || look_at_lists
 }
 
-# The DKMS packages inside an installed package, by dkms.conf. dkms wants plain names: the folder says them too.
+# The DKMS packages inside an installed package, by dkms.conf, and their builds. dkms wants plain names: the
+# folder says them too.
 look_at_packaged() {
     for conf in $(dpkg-query -L "$1" | grep '/dkms\.conf$'); do
         dkms_name=$(conf_value PACKAGE_NAME "$conf")
         dkms_version=$(conf_value PACKAGE_VERSION "$conf")
         case $conf in
-        "/usr/src/$dkms_name-$dkms_version/dkms.conf") row packaged "$1" "$dkms_name" "$dkms_version" ;;
+        "/usr/src/$dkms_name-$dkms_version/dkms.conf")
+            row packaged "$1" "$dkms_name" "$dkms_version"
+            look_at_dkms "$dkms_name"
+            ;;
         *) row error "package $1: $conf does not say plainly which DKMS package it is" ;;
         esac
     done
+}
+
+# When stage last got lists for a driver, and for which repository: apt_refresh.sh leaves a file.
+look_at_refreshed() {
+    [ -e "$own_apt/refreshed.$1" ] || return 0
+    read -r line <"$own_apt/refreshed.$1"
+    row refreshed "$1" "$(($(date +%s) - $(stat -c %Y "$own_apt/refreshed.$1")))" "$line"
 }
 
 conf_value() {

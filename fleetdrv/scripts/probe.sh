@@ -8,7 +8,7 @@
 #   pool NAME          highest fencing token seen for the pool
 #   module NAME        loaded code, holders, parameters, and the file for each bootable kernel
 #   dkms NAME          dkms status of a DKMS package
-#   driver NAME        last known good of a driver
+#   driver NAME        last known good of a driver, and when its package lists were asked for
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
 #   check COUNT WORD…  run a command of COUNT words, at most 60 s
 #   initramfs          also look for the modules inside each initramfs (slow)
@@ -19,7 +19,7 @@
 #   good DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
 #   dpkg-interrupted · check COUNT BASE64 (the words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
-#   lists SECONDS (since they were asked for) · error WHAT · end
+#   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or - · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
 # Needs: job.sh module.sh look.sh packages.sh
 
@@ -102,7 +102,8 @@ grub_entry() {
 }
 
 look_at_records() {
-    for path in /etc/modprobe.d/fleetdrv-*.conf /etc/modules-load.d/fleetdrv-*.conf; do
+    for path in /etc/modprobe.d/fleetdrv-*.conf /etc/modules-load.d/fleetdrv-*.conf \
+        /etc/apt/sources.list.d/fleetdrv-*.sources; do
         [ ! -e "$path" ] || set -- "$@" "$path"
     done
     [ $# -eq 0 ] || sha256sum -- "$@" | while read -r sum path; do row conf "$path" "$sum"; done
@@ -154,7 +155,7 @@ main() {
         pool) highest_token "$2" && row token "$highest" ;;
         module) look_at_loaded "$2" && look_at_files "$2" ;;
         dkms) look_at_dkms "$2" && look_at_abi ;;
-        driver) look_at_good "$2" ;;
+        driver) look_at_good "$2" && look_at_refreshed "$2" ;;
         package) look_at_package "$2" ;;
         check) shift && run_check "$@" && shift $(($1 - 1)) ;;
         *) die 64 "$usage" ;;

@@ -9,6 +9,7 @@ import pytest
 
 from tests.apt.node import AptNode
 from tests.apt.repository import Key, Package, Repository, dkms_package
+from tests.apt.root import kernel, root
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,9 @@ def key() -> Iterator[Key]:
 
 
 def _packages() -> list[Package]:
-    named = Package(name="toy-tools", version="1.0")
+    # As the packages of prebuilt modules are: a file for one kernel, and nothing for DKMS.
+    prebuilt = {f"usr/lib/modules/{kernel(root())}/extra/toy-tools.ko": b"not read by anybody here"}
+    named = Package(name="toy-tools", version="1.0", files=prebuilt)
     return [
         dkms_package("1.0"),
         dkms_package("1.1", Depends="dkms, toy-lib"),
@@ -30,7 +33,7 @@ def _packages() -> list[Package]:
         dkms_package("2.3", of="1.1", Depends="dkms, toy-tools (>= 1.1)"),
         Package(name="toy-lib", version="1.0"),
         named,
-        Package(name="toy-tools", version="1.1"),
+        Package(name="toy-tools", version="1.1", files=prebuilt),
         Package(name="linux-image-9.9.9", version="9.9.9-1"),
     ]
 

@@ -101,9 +101,18 @@ class AptNode:
         payload = ("payload/toy.sources", "payload/toy.asc")
         return self.run("apt_refresh.sh", "toy", *payload, fingerprint or self.repository.key.fingerprint)
 
-    def stage(self, key: str, *pins: str, downgrade: bool = False, conffiles: str = "keep") -> Ended:
+    def stage(
+        self,
+        key: str,
+        *pins: str,
+        downgrade: bool = False,
+        conffiles: str = "keep",
+        modules: str = "",
+    ) -> Ended:
+        modules = modules or ("fleetdrv_toy" if pins[0].startswith("toy-dkms=") else "toy_tools")
         first = ("--allow-downgrade",) if downgrade else ()
-        return self.run("apt_stage.sh", *first, "toy", key, conffiles, *self.pins(*pins), "--", self.kernel)
+        words = (*first, "toy", key, conffiles, modules, *self.pins(*pins), "--", self.kernel)
+        return self.run("apt_stage.sh", *words)
 
     def install_words(self, key: str, *pins: str, hold: str = "yes", conffiles: str = "keep") -> list[str]:
         return ["apt_install.sh", "toy", key, hold, conffiles, *pins, "--", self.kernel]

@@ -85,10 +85,74 @@ def test_a_lock_that_is_held_for_ever_is_named(node: AptNode) -> None:
         assert holder.stdout.readline() == "held\n"
         refused = node.install("key", "toy-tools=1.0", LOCK_SECONDS="2")
         holder.kill()
-    assert refused.code == 75
+    assert refused.code == 83
     assert "process " in refused.reason
     assert "(perl -e " in refused.reason
     assert node.state() == before
+
+
+_BROKEN = "#!/bin/sh\n[ $1 != configure ] || { echo broken >&2; exit 1; }\n"
+
+
+@pytest.fixture
+def broken(node: AptNode) -> AptNode:
+    """toy-dkms 1.1 needs toy-lib, which is fine; here toy-dkms itself cannot be configured."""
+    assert node.refresh().code == 0
+    assert node.stage("key", "toy-dkms=1.1").code == 0
+    node.call(
+        "cd /tmp && dpkg-deb -R /var/lib/fleetdrv/stage/key/debs/toy-dkms_1.1_all.deb t &&"
+        f" printf '%b' '{_BROKEN}' >t/DEBIAN/postinst &&"
+        " dpkg-deb -Zgzip -b t /var/lib/fleetdrv/stage/key/debs/toy-dkms_1.1_all.deb"
+    )
+    return node
+
+
+def test_what_cannot_be_configured_is_taken_away_again(broken: AptNode) -> None:
+    before = broken.state()
+    failed = broken.install("key", "toy-dkms=1.1")
+    assert (failed.code, failed.reason.endswith("; all is as it was")) == (83, True)
+    assert "post-installation script subprocess returned error exit status 1" in failed.out
+    assert broken.call("dpkg --audit; dpkg -l | grep toy || :; ls -A /var/lib/fleetdrv/apt | grep inst || :") == ""
+    dkms, etc = (broken.call(f"{what}; :") for what in ("dkms status", "ls /etc/toy.conf 2>/dev/null"))
+    assert (dkms, etc) == ("", "")
+    assert [line for line in before.splitlines() if line.startswith(("ii", "hi"))] == [
+        line for line in broken.state().splitlines() if line.startswith(("ii", "hi"))
+    ]
+
+
+def test_where_modules_were_unloaded_a_failure_is_not_called_harmless(broken: AptNode) -> None:
+    broken.call("echo '1 fleetdrv_toy' >unloaded")
+    assert broken.install("key", "toy-dkms=1.1").code == 70
+
+
+def test_a_failed_upgrade_is_not_called_harmless(node: AptNode, broken: AptNode) -> None:
+    node.call("mv /var/lib/fleetdrv/stage/key /broken")
+    node.bring_to("toy-dkms=1.0")
+    node.call("mv /broken /var/lib/fleetdrv/stage/key")
+    assert broken.install("key", "toy-dkms=1.1").code == 70
+
+
+def test_apt_may_be_asked_before_anything_is_changed(node: AptNode) -> None:
+    node.refresh()
+    node.stage("key", "toy-tools=1.0")
+    ready = ("apt_ready.sh", "toy", "key", "toy-tools=1.0")
+    before = node.state()
+    assert node.run(*ready).code == 0
+    with node.start(_HOLD_LOCK.format(8)) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = node.run(*ready, READY_SECONDS="1")
+        holder.wait(timeout=60)
+    assert refused.code == 83
+    assert "dpkg's lock is held by process " in refused.reason
+    node.call("mount -t tmpfs -o size=8m tmpfs /usr/lib/modules")
+    full = node.run(*ready)
+    assert (full.code, "/lib/modules: 8192 KiB free" in full.reason) == (83, True)
+    node.call("umount /usr/lib/modules")
+    assert node.state() == before
+    node.call("dpkg --unpack /srv/repository/pool/toy-lib_1.0_all.deb")
+    interrupted = node.run(*ready)
+    assert (interrupted.code, "dpkg was interrupted before us" in interrupted.reason) == (83, True)
 
 
 def test_somebody_elses_half_done_packages_are_his(node: AptNode) -> None:
@@ -137,6 +201,16 @@ def test_last_known_good_comes_back(node: AptNode) -> None:
     assert installed(node) == "hi 1.0"
     assert node.call("dkms status") == f"toy/1.0, {node.kernel}, x86_64: installed\n"
     assert node.call("ls -A /var/lib/fleetdrv/stage; ls /etc/modprobe.d | grep fleetdrv || :") == ""
+
+
+def test_what_was_kept_before_stays_as_it_was_when_the_same_packages_are_kept_again(node: AptNode) -> None:
+    """The new folder is made of links into the former one, which a kill may leave as the good one."""
+    node.bring_to("toy-dkms=1.0")
+    words = ("payload/wanted", "-", "toy-dkms=1.0", "--", node.kernel)
+    assert node.run("apt_keep.sh", "toy", "one", "payload/wanted", "first", *words[2:]).code == 0
+    node.call("cp -al $(readlink -f /var/lib/fleetdrv/good/toy/current) /was")
+    assert node.run("apt_keep.sh", "toy", "two", *words).code == 0
+    assert node.call("cat /was/digest /var/lib/fleetdrv/good/toy/current/digest") == "one\ntwo\n"
 
 
 def test_nothing_kept_nothing_restored(node: AptNode) -> None:

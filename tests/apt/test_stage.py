@@ -53,6 +53,17 @@ def test_refused_with_nothing_changed(ready: AptNode, case: str) -> None:
     assert ready.call("ls -A /var/lib/fleetdrv/stage") == ""
 
 
+def test_packages_that_bring_a_kernel_no_such_module(ready: AptNode) -> None:
+    before = ready.state()
+    for pin in ("toy-tools=1.0", "toy-dkms=1.1"):
+        refused = ready.stage("key", pin, modules="fleetdrv_toy,nonesuch" if "dkms" in pin else "nonesuch")
+        assert (refused.code, refused.reason) == (
+            67,
+            f"nonesuch: neither these packages nor kernel {ready.kernel} have a module of that name",
+        )
+    assert ready.state() == before
+
+
 def test_no_headers(ready: AptNode) -> None:
     ready.call(f"rm /lib/modules/{ready.kernel}/build")
     before = ready.state()
@@ -63,7 +74,7 @@ def test_no_headers(ready: AptNode) -> None:
 
 def test_another_package_than_was_pinned(ready: AptNode) -> None:
     wrong = f"toy-dkms=1.0={'a' * 64}"
-    refused = ready.run("apt_stage.sh", "toy", "key", "keep", wrong, "--", ready.kernel)
+    refused = ready.run("apt_stage.sh", "toy", "key", "keep", "fleetdrv_toy", wrong, "--", ready.kernel)
     assert refused.code == 65
     assert ready.repository.sha256["toy-dkms=1.0"] in refused.reason
 
