@@ -80,10 +80,7 @@ def _with_archives(document: yamlfile.Document, book: Playbook, path: Path) -> L
     keys: dict[str, bytes] = {}
     drivers, faults = [], []
     for index, driver in enumerate(book.drivers):
-        if driver.apt is not None:
-            line = document.line(("drivers", index, "apt"))
-            faults.append(f"{path}:{line}: drivers[{index}].apt: this version brings no packages to nodes")
-        elif driver.apt is not None and driver.apt.repository is not None:
+        if driver.apt is not None and driver.apt.repository is not None:
             line = document.line(("drivers", index, "apt", "repository", "key"))
             try:
                 keys[driver.name] = _file(path.parent / driver.apt.repository.key, MAX_KEY_BYTES)

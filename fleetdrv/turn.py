@@ -156,6 +156,8 @@ def _owed_in_outage(sight: Sight) -> Owed:
     if sight.plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
     if outage is not None and (why := _gave_up(sight, Phase.OUTAGE)):
+        if outage.exit_code == _AS_IT_WAS:
+            return Owed(debt=Debt.RETURN, job=outage.id, verdict=Verdict.FAILED, why=f"{why}; all is as it was")
         return _roll_back(sight, outage, why)
     if outage is not None and outage.state is JobState.DONE:
         return _roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
@@ -175,14 +177,23 @@ def _of_this_outage(sight: Sight) -> Job | None:
     return None if job is not None and awaited and _number(job) < int(number) else job
 
 
-_DOES_NOT_FIT = {66, 67, 79}
-"""Exit codes of stage programs: no headers, the driver excludes the kernel, packages that the node cannot
-take. No other try, and no repair of the node by fleetdrv, will change them."""
+_DOES_NOT_FIT = {66, 67, 69, 79}
+"""Exit codes of stage programs: no headers, the driver excludes the kernel or has no module for it, a tool is
+missing, packages that the node cannot take. No other try, and no repair of the node by fleetdrv, will change
+them."""
+
+_KEPT_BY_OTHERS = {81, 82}
+"""Of stage programs too: somebody else's dpkg was interrupted, a package is held by somebody else."""
+
+_AS_IT_WAS = 83
+"""Of an outage's program: it failed, and neither it nor a step before it has left anything changed."""
 
 
 def _stage_verdict(stage: Job | None) -> Verdict:
-    unfit = stage is not None and stage.exit_code in _DOES_NOT_FIT
-    return Verdict.INCOMPATIBLE if unfit else Verdict.FAILED
+    code = stage.exit_code if stage is not None else None
+    if code in _KEPT_BY_OTHERS:
+        return Verdict.BLOCKED
+    return Verdict.INCOMPATIBLE if code in _DOES_NOT_FIT else Verdict.FAILED
 
 
 def _give_up_in_outage(sight: Sight, verdict: Verdict, why: str, job: str = "") -> Owed:

@@ -330,9 +330,19 @@ def test_a_driver_without_a_source_is_the_kernels_own(tmp_path: Path) -> None:
     assert loaded.archives == {}
 
 
-def test_packages_are_refused_as_long_as_no_program_brings_them(tmp_path: Path) -> None:
-    assert faults(written(tmp_path, HEAD + APT)) == [
-        "6: drivers[0].apt: this version brings no packages to nodes"
+def test_the_key_of_a_repository_is_read_beside_the_playbook(tmp_path: Path) -> None:
+    path = written(tmp_path, HEAD + APT)
+    (said,) = faults(path)
+    assert said.startswith("12: drivers[0].apt.repository.key: ")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "vendor.asc").write_bytes(b"key")
+    files = load.playbook(path).stage_files()
+    assert files["x.key"] == b"key"
+    assert files["x.sources"].decode().splitlines() == [
+        "Types: deb",
+        "URIs: https://example.test/debian",
+        "Suites: bookworm",
+        "Components: main",
     ]
 
 

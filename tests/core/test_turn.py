@@ -776,8 +776,9 @@ def test_a_later_attempt_counts_not_the_one_before_it() -> None:
 
 @pytest.mark.parametrize(
     ("code", "verdict"),
-    [(code, Verdict.INCOMPATIBLE) for code in (66, 67, 79)]
-    + [(code, Verdict.FAILED) for code in (1, 64, 65, 68, 69, 73, 75, 78, 80)],
+    [(code, Verdict.INCOMPATIBLE) for code in (66, 67, 69, 79)]
+    + [(code, Verdict.BLOCKED) for code in (81, 82)]
+    + [(code, Verdict.FAILED) for code in (1, 64, 65, 68, 73, 75, 78, 80)],
 )
 def test_a_trial_build_that_cannot_fit_is_no_failure_of_the_node(code: int, verdict: Verdict) -> None:
     stage = a_job(f"{RUN}.stage.1", code=code, step="dkms_stage.sh")
@@ -787,3 +788,14 @@ def test_a_trial_build_that_cannot_fit_is_no_failure_of_the_node(code: int, verd
     assert untouched == Owed(debt=Debt.RETURN, job=stage.id, verdict=verdict, why=why)
     touched = owed(in_outage(STAGE_FIRST, stage))
     assert touched == Owed(debt=Debt.LEAVE_OUT, job=stage.id, verdict=Verdict.LEFT_OUT, why=why)
+
+
+@pytest.mark.parametrize("has_good", [False, True])
+def test_an_outage_that_left_all_as_it_was_ends_as_the_node_was_found(has_good: bool) -> None:
+    outage = a_job(f"{RUN}.outage.1", code=83, step="apt: install")
+    due = owed(in_outage(CHANGE, outage, has_good=has_good))
+    assert (due.debt, due.verdict, due.job) == (Debt.RETURN, Verdict.FAILED, outage.id)
+    assert due.why == f"apt: install: exit 83 (job {outage.id}); all is as it was"
+    assert owed(in_outage(CONVERGED, outage, has_good=has_good)).debt is Debt.FINISH
+    rollback = a_job(f"{RUN}.rollback.1", code=83, step="apt: back")
+    assert owed(in_outage(CHANGE, outage, rollback, has_good=has_good)).debt is Debt.LEAVE_OUT

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,13 @@ from tests.sim.node import SimNode
 REPOSITORY = Path(__file__).parents[2]
 PLAYBOOKS = REPOSITORY / "playbooks"
 FLEETDRV = str(Path(sys.executable).parent / "fleetdrv")
-_KEPT = ("dkms", "boot", "etc", "src", "modules", "varlib")
-"""What a node keeps over a reboot, and what a snapshot is made of."""
-
+MakeNode = Callable[..., SimNode]
 
 class SimFleet:
     """Two nodes or more; `fleetdrv` runs the program against them as an operator would."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, admin: Api, builds: Path, size: int = 2) -> None:
+    def __init__(self, folder: Path, kubeconfig: Path, admin: Api, builds: Path, size: int = 2,
+                 make: MakeNode = SimNode) -> None:
         self.folder, self.admin = folder, admin
         self.points, self._loop = Points(), Loop()
         self.tag = folder.name.replace("_", "-")
@@ -44,7 +43,7 @@ class SimFleet:
         self.fronts: dict[str, SshFront] = {}
         for number in range(1, size + 1):
             name = f"{self.tag}-n{number}"
-            node = SimNode(folder / name, name, builds=builds)
+            node = make(folder / name, name, builds=builds)
             self.nodes[name] = node
             self.fronts[name] = SshFront(name, _backend(node), Path(f"{key}.pub"), self.points, self._loop)
         self.known_hosts = folder / "known_hosts"
@@ -230,7 +229,7 @@ class SimFleet:
     def snapshot(self) -> None:
         """Remember the nodes as they are."""
         for name, node in self.nodes.items():
-            for part in _KEPT:
+            for part in node.kept:
                 _mirror(node.folder / part, self.folder / "snapshot" / name / part)
 
     def restore(self) -> None:
@@ -238,7 +237,7 @@ class SimFleet:
         self._send("DELETE", self._lease_path())
         for name, node in self.nodes.items():
             node.close()
-            for part in _KEPT:
+            for part in node.kept:
                 _mirror(self.folder / "snapshot" / name / part, node.folder / part)
             node.reboot_from_disk()
             node.call("modprobe fleetdrv_toy")

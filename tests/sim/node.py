@@ -59,14 +59,25 @@ class SimNode:
     in PATH. `builds` is a folder of compiled modules that nodes may share: each source is compiled once.
     """
 
+    kept: tuple[str, ...] = ("dkms", "boot", "etc", "src", "modules", "varlib")
+    """What it keeps over a reboot, and what a snapshot is made of."""
+
     def __init__(self, folder: Path, name: str, *, builds: Path | None = None) -> None:
         self.folder, self.name = folder, name
-        self.kernel = headers_kernel()
+        self.kernel = self.find_kernel()
         self.machine_id = hashlib.md5(f"{folder}/{name}".encode(), usedforsecurity=False).hexdigest()
         self.boot_id = ""
         self._builds = builds or folder / "builds"
         self._furnish()
         self._start()
+
+    def find_kernel(self) -> str:
+        """Return the kernel that runs."""
+        return headers_kernel()
+
+    def _init(self) -> list[str]:
+        """Return the program of PID 1, with its arguments."""
+        return [str(_HERE / "boot.sh"), str(self.folder), self.name]
 
     def _furnish(self) -> None:
         """Lay out what is there before the first boot."""
@@ -109,7 +120,7 @@ class SimNode:
         (self.folder / "kmsg").write_text("")
         namespaces = ["--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
         self._holder = subprocess.Popen(
-            ["unshare", *namespaces, "sh", str(_HERE / "boot.sh"), str(self.folder), self.name],
+            ["unshare", *namespaces, "sh", *self._init()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
