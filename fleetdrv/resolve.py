@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from fleetdrv.built import installed
 from fleetdrv.model import Candidate, NodeFacts
-from fleetdrv.packages import compare_versions, matches, newest_last
+from fleetdrv.packages import compare_versions, resolve
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.sources import AptSource
 from fleetdrv.steps import lists_are_new
@@ -32,15 +32,15 @@ def resolved(playbook: Playbook, nodes: Iterable[NodeFacts], pins: Mapping[str, 
 
     A pin is "VERSION SHA256".
     """
-    found: dict[str, list[Candidate]] = {}
+    offered: dict[tuple[str, str], list[Candidate]] = {}
     for facts in nodes:
         for driver, apt in _apt_drivers(playbook):
             if lists_are_new(driver, facts):
                 for package, pattern in apt.packages.items():
-                    fitting = [c for c in facts.candidates if c.name == package and matches(pattern, c.version)]
-                    found.setdefault(pin_name(facts, package), []).extend(fitting)
-    newest = {name: max(every, key=lambda c: newest_last(c.version)) for name, every in found.items() if every}
-    return {**{name: f"{c.version} {c.sha256}" for name, c in newest.items()}, **pins}
+                    there = [candidate for candidate in facts.candidates if candidate.name == package]
+                    offered.setdefault((pin_name(facts, package), pattern), []).extend(there)
+    newest = {name: resolve(pattern, there) for (name, pattern), there in offered.items()}
+    return {**{name: f"{best.version} {best.sha256}" for name, best in newest.items() if best}, **pins}
 
 
 def exact(playbook: Playbook, facts: NodeFacts, pins: Mapping[str, str], *, upgrade: bool = False) -> Playbook:

@@ -136,7 +136,8 @@ install_packages() {
     locked quiet_apt -y --allow-downgrades --allow-change-held-packages $apt_conf \
         -o DPkg::Lock::Timeout="$lock_seconds" install "$@" || {
         code=$?
-        why=$(printf '%s\n' "$said" | grep -m1 -e '^dpkg: error' -e '^E: ' || :)
+        # dpkg's reason stands on the line after its error.
+        why=$(printf '%s\n' "$said" | sed -n -e '/^dpkg: error/{N;s/:\n */: /p;q}' -e '/^E: /{p;q}')
         die 70 "apt-get install: exit $code: ${why:-no reason given}"
     }
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from fleetdrv import jobs
 from fleetdrv.model import (
+    Candidate,
     CheckResult,
     DkmsEntry,
     Good,
@@ -22,8 +23,12 @@ from fleetdrv.model import (
     LoadedModule,
     ModuleFile,
     NodeFacts,
+    Package,
+    Packaged,
+    Refreshed,
     Sameness,
 )
+from fleetdrv.packages import compare_versions
 from fleetdrv.plan import Disruption, NodePlan, Step
 from fleetdrv.playbook import Driver, Playbook
 from tests.core.factories import sha256
@@ -59,6 +64,17 @@ class Kept:
     wanted: str
     build: Build
     texts: Mapping[str, str]
+    pins: tuple[str, ...] = ()
+    """Packages, each NAME=VERSION; they lie in the same folder."""
+    hold: str = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Deb:
+    """A package as dpkg has it."""
+
+    version: str
+    held: bool = False
 
 
 @dataclass(slots=True)
@@ -98,13 +114,28 @@ class Machine:
     secure_boot: bool = False
     dpkg_interrupted: bool = False
     no_autoinstall: bool = False
+    debs: dict[str, Deb] = field(default_factory=dict)
+    mirror: frozenset[tuple[str, str]] = frozenset()
+    """(package, version) pairs that the repositories have now."""
+    lists: frozenset[tuple[str, str]] = frozenset()
+    """What of it the node's package lists say."""
+    lists_seconds: int | None = None
+    refreshed: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Driver to age of its lists, and the text of its repository."""
+    pins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Staged packages by key."""
+    held_by_us: set[str] = field(default_factory=set)
+    has: frozenset[str] = frozenset()
+    """Modules that the packages hold, of whatever version."""
     ran: list[Step] = field(default_factory=list)
 
     # ---- what the probe says
 
     def facts(self, playbook: Playbook) -> NodeFacts:
         """Answer the questions that this playbook has."""
-        packages = {driver.dkms.package for driver in playbook.drivers}
+        packages = {driver.dkms.package for driver in playbook.drivers if driver.dkms}
+        named = {name for driver in playbook.drivers if driver.apt for name in driver.apt.packages}
+        packages |= {dkms_name(name) for name in named}
         asked = list(playbook.modules)
         for module in asked:
             asked += sorted(self._holders(module) - set(asked))
@@ -140,7 +171,27 @@ class Machine:
             secure_boot=self.secure_boot,
             no_autoinstall=self.no_autoinstall,
             dpkg_interrupted=self.dpkg_interrupted,
+            packages={name: self._package(name) for name in named},
+            candidates=tuple(
+                Candidate(name=name, version=version, sha256=sha256(f"{name} {version}"))
+                for name, version in sorted(self.lists)
+                if name in named
+            ),
+            packaged=tuple(
+                Packaged(package=name, dkms_name=dkms_name(name), dkms_version=self.debs[name].version)
+                for name in sorted(named & set(self.debs))
+            ),
+            lists_seconds=self.lists_seconds,
+            refreshed={
+                driver: Refreshed(seconds=age, repository=sha256(text) if text else "")
+                for driver, (age, text) in self.refreshed.items()
+            },
         )
+
+    def _package(self, name: str) -> Package:
+        deb = self.debs.get(name)
+        status = "installed" if deb else "not-installed"
+        return Package(name=name, version=deb.version if deb else "", status=status, held=bool(deb and deb.held))
 
     def _holders(self, module: str) -> set[str]:
         return {other for other in self.loaded if module in self.depends.get(other, ())}
@@ -209,6 +260,12 @@ class Machine:
             "load.sh": self._load,
             "keep.sh": self._keep,
             "dkms_restore.sh": self._restore,
+            "apt_refresh.sh": self._apt_refresh,
+            "apt_stage.sh": self._apt_stage,
+            "apt_ready.sh": self._apt_ready,
+            "apt_install.sh": self._apt_install,
+            "apt_keep.sh": self._apt_keep,
+            "apt_restore.sh": self._apt_restore,
         }[step.program]
         program(step.argv, payload)
 
@@ -331,12 +388,121 @@ class Machine:
         for key in staged:
             self.staged.pop(key, None)
 
+    # ---- packages: PACKAGE-dkms VERSION holds the DKMS sources PACKAGE/VERSION
+
+    def _apt_refresh(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
+        driver, *own = argv
+        text = str(payload[own[0]]) if own else ""
+        self.lists, self.refreshed[driver] = self.mirror, (0, text)
+
+    def _apt_stage(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        down, words = argv[0] == "--allow-downgrade", argv[argv[0] == "--allow-downgrade" :]
+        _, key, _, modules, *rest = words
+        pins, kernels = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
+        if key in self.staged:
+            return
+        for name, version, digest in (pin.split("=") for pin in pins):
+            if (name, version) not in self.mirror & self.lists:
+                raise StepFailed(79, f"{name} {version} is not to be had")
+            if digest != sha256(f"{name} {version}"):
+                raise StepFailed(65, f"{name}: its SHA-256 is another")
+            have = self.debs.get(name)
+            if have and compare_versions(version, have.version) < 0 and not down:
+                raise StepFailed(79, "a downgrade")
+            if have and have.held and have.version != version and name not in self.held_by_us:
+                raise StepFailed(82, f"{name} is held by somebody else")
+        if not (self.dkms_version and self.compiler):
+            raise StepFailed(69, "dkms or compiler missing")
+        if set(kernels) - self.headers:
+            raise StepFailed(66, "no headers for a kernel")
+        (name, version, _), *_ = (pin.split("=") for pin in pins)
+        maker = f"{OURS} {self.compiler}"
+        pairs = [(module, kernel) for kernel in kernels for module in modules.split(",")]
+        found = {(m, k): self.identity(m, version, k, maker) for m, k in pairs if m in self.has}
+        if len(found) != len(pairs):
+            raise StepFailed(67, "neither these packages nor the kernel have a module of that name")
+        self.staged[key] = Build(dkms_name(name), version, found)
+        self.pins[key] = tuple(pin.rpartition("=")[0] for pin in pins)
+
+    def _apt_ready(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        del argv
+        if self.dpkg_interrupted:
+            raise StepFailed(83, "dpkg was interrupted before us")
+
+    def _apt_install(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        driver, key, hold, _, *rest = argv
+        pins, kernels = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
+        staged = key in self.staged
+        if not staged and any(self._version(pin) != pin.partition("=")[2] for pin in pins):
+            raise StepFailed(72, f"{key}: nothing is staged")
+        if staged:
+            assert self.pins[key] == tuple(pins)
+            self._settle_debs(pins)
+            self._place(self.staged[key], kernels)
+        for pin in pins:
+            name = pin.partition("=")[0]
+            if hold == "yes" and not self.debs[name].held:
+                self.held_by_us.add(name)
+                self.debs[name] = replace(self.debs[name], held=True)
+        path, text = f"/etc/apt/sources.list.d/fleetdrv-{driver}.sources", self.refreshed.get(driver, (0, ""))[1]
+        if text:
+            self.texts[path] = f"{text}Signed-By: /etc/apt/keyrings/fleetdrv-{driver}.gpg\n"
+        else:
+            self.texts.pop(path, None)
+
+    def _version(self, pin: str) -> str:
+        deb = self.debs.get(pin.partition("=")[0])
+        return deb.version if deb else ""
+
+    def _settle_debs(self, pins: Iterable[str]) -> None:
+        for name, version in (pin.split("=") for pin in pins):
+            self.debs[name] = Deb(version, name in self.debs and self.debs[name].held)
+
+    def _apt_keep(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
+        driver, digest, wanted, key, *rest = argv
+        pins = tuple(rest[: rest.index("--")])
+        if any(self._version(pin) != pin.partition("=")[2] for pin in pins):
+            raise StepFailed(70, "a package is not installed at that version")
+        former = self.good.get(driver)
+        build = self.staged.get(key) or (former.build if former and former.pins == pins else None)
+        self.good.pop(driver, None)
+        if build:
+            held = all(self.debs[pin.partition("=")[0]].held for pin in pins)
+            texts = {path: self.texts[path] for path in _own(driver) if path in self.texts}
+            self.good[driver] = Kept(digest, str(payload[wanted]), build, texts, pins, "yes" if held else "no")
+        self.staged.pop(key, None)
+
+    def _apt_restore(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        driver, *staged = argv
+        if driver not in self.good or not self.good[driver].pins:
+            raise StepFailed(72, f"{driver}: no last known good")
+        kept = self.good[driver]
+        self._settle_debs(kept.pins)
+        self._place(kept.build, sorted({kernel for _, kernel in kept.build.modules}))
+        for path in _own(driver):
+            self.texts.pop(path, None)
+        self.texts |= kept.texts
+        for key in staged:
+            self.staged.pop(key, None)
+
+
+def dkms_name(package: str) -> str:
+    """Return DKMS's name of what a package holds.
+
+    >>> dkms_name("toy-dkms")
+    'toy'
+    """
+    return package.removesuffix("-dkms")
+
 
 def payload(playbook: Playbook) -> dict[str, object]:
     """Return the files that travel with the jobs, under the names that steps use."""
     files: dict[str, object] = {}
     for driver in playbook.drivers:
         files[f"payload/{driver.name}.archive"] = driver
+        if driver.apt and driver.apt.repository:
+            files[f"payload/{driver.name}.sources"] = driver.apt.repository.text()
+            files[f"payload/{driver.name}.key"] = "key"
         files[f"payload/{driver.name}.json"] = driver.model_dump_json()
         files |= {f"payload{path}": text for path, text in driver.configuration().items()}
     return files
@@ -382,6 +548,10 @@ def twin(machine: Machine) -> Machine:
         staged=dict(machine.staged),
         good=dict(machine.good),
         broken=set(machine.broken),
+        debs=dict(machine.debs),
+        refreshed=dict(machine.refreshed),
+        pins=dict(machine.pins),
+        held_by_us=set(machine.held_by_us),
         ran=[],
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import yaml
 
 from fleetdrv.api import Api
 from tests.apt.conftest import _packages
-from tests.apt.repository import Key, Repository
+from tests.apt.repository import Key, Repository, dkms_package
 from tests.fixtures_cluster import admin_api, control_plane, least_privilege  # noqa: F401  # fixtures
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
+from tests.rollout.test_story import Watcher
 from tests.sim.debian import DebianNode
 from tests.sim.node import build_id
 
@@ -43,11 +46,8 @@ class AptFleet(SimFleet):
             "checks": [["cat", "/sys/class/misc/fleetdrv_toy/code"]],
         }
         path = self.folder / "packages.yaml"
-        path.write_text(
-            yaml.safe_dump(
-                {"name": "toy", "hosts": "gpu", "pool": self.tag, "drivers": [driver], "rollout": {"canary": 1}}
-            )
-        )
+        book = {"name": "toy", "hosts": "gpu", "pool": self.tag, "drivers": [driver]}
+        path.write_text(yaml.safe_dump({**book, "rollout": {"canary": 1, "max_failures": 2}}))
         return path
 
     def bring(self, version: str, *options: str, code: int | None = 0, **apt: Any) -> Ended:
@@ -94,7 +94,7 @@ def fleet(
     served = tmp_path / "srv"
     served.mkdir()
     repository = Repository(served / "repository", key)
-    repository.add(*(package for package in _packages() if (package.name, package.version) != ("toy-dkms", "1.1")))
+    repository.add(*(package for package in _packages() if package.name != "toy-dkms"), dkms_package("1.0"))
     made = AptFleet(tmp_path, least_privilege, admin_api, builds, make=partial(DebianNode, served=served))
     made.repository = repository
     yield made
@@ -115,3 +115,107 @@ def test_from_nothing_then_nothing_to_do(fleet: AptFleet) -> None:
     again = fleet.bring("1.0", "--json")
     assert (fleet.writes(), again.json["effects"]) == ([], {"execs": 2, "api_writes": 0})
     assert {node["verdict"] for node in again.json["nodes"].values()} == {"converged"}
+
+
+def test_a_pattern_means_one_version_until_an_upgrade_is_asked_for(fleet: AptFleet) -> None:
+    first, second = fleet.nodes
+    fleet.bring("1.*", "--limit", first)
+    fleet.repository.add(dkms_package("1.1", Depends="dkms, toy-lib"))
+    ended = fleet.bring("1.*")
+    assert f"{second}: changed" in ended.out
+    assert fleet.packages() == {"hi 1.0"}, "the second node gets what the run record says, not what is newest"
+    assert fleet.bring("1.*").code == 0
+    planned = fleet.look("1.*", "--upgrade", "--json", code=2).json
+    assert {node["outcome"] for node in planned["nodes"].values()} == {"changeable"}
+    fleet.bring("1.*", "--upgrade")
+    assert fleet.packages() == {"hi 1.1"}
+    assert fleet.recorded()["debian 12/amd64/toy-dkms"].startswith("1.1 ")
+    assert fleet.look("1.*", "--upgrade").code == 0
+    assert "toy-dkms for debian 12/amd64: 1.1" in fleet.look("1.*").out
+
+
+def test_a_version_whose_init_fails_is_rolled_back(fleet: AptFleet) -> None:
+    fleet.bring("1.0")
+    fleet.repository.add(dkms_package("1.3"))
+    ended = fleet.bring("1.3", code=4)
+    assert "back at its last known good, verified" in ended.out
+    assert fleet.packages() == {"hi 1.0"}
+    assert fleet.is_sound()
+    assert fleet.look("1.0").code == 0
+
+
+def test_a_package_that_cannot_be_configured_leaves_the_node_as_it_was(fleet: AptFleet) -> None:
+    broken = replace(dkms_package("1.1"), scripts={"postinst": "#!/bin/sh\nexit 1\n"})
+    fleet.repository.add(broken)
+    ended = fleet.bring("1.1", code=4)
+    assert "all is as it was" in ended.out
+    assert fleet.packages() == {"none"}
+    assert fleet.is_sound()
+
+
+_REFUSED = {
+    "it does not compile": ("1.2", 4, "toy 1.2 does not compile"),
+    "it excludes the kernel": ("1.5", 4, "BUILD_EXCLUSIVE"),
+    "a dependency that nobody has": ("2.0", 4, "nonesuch"),
+    "it removes another package": ("2.2", 4, "would remove toy-tools"),
+    "a version that nobody has": ("9", 4, "its lists offer 1.0, 1.2, 1.5, 2.0, 2.1, 2.2, 2.3"),
+}
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_what_does_not_fit_is_named_and_no_node_goes_out(fleet: AptFleet, case: str) -> None:
+    version, code, words = _REFUSED[case]
+    for node in fleet.nodes.values():
+        node.call("dpkg -i /srv/repository/pool/toy-tools_1.0_all.deb")
+    faulty = (p for p in _packages() if p.name == "toy-dkms" and p.version not in ("1.0", "1.1"))
+    fleet.repository.add(*faulty)
+    watcher = Watcher(fleet)
+    ended = fleet.bring(version, code=None)
+    watcher.stop()
+    assert (ended.code, words in ended.out) == (code, True), ended
+    assert (watcher.ever, fleet.packages()) == (set(), {"none"})
+    assert fleet.is_sound()
+
+
+def test_others_are_named_and_nothing_is_touched(fleet: AptFleet) -> None:
+    held, interrupted = fleet.nodes.values()
+    interrupted.call("dpkg --unpack /srv/repository/pool/toy-lib_1.0_all.deb")
+    held.call("dpkg -i /srv/repository/pool/toy-dkms_1.0_all.deb && apt-mark hold toy-dkms")
+    fleet.repository.add(dkms_package("1.1"))
+    ended = fleet.bring("1.1", "--json", code=5)
+    said = {name: (node["verdict"], node["why"] + node["evidence"]) for name, node in ended.json["nodes"].items()}
+    assert said[interrupted.name][0] == "blocked"
+    assert "dpkg --configure -a" in said[interrupted.name][1]
+    assert said[held.name][0] == "blocked"
+    assert "toy-dkms is held at 1.0 by somebody else" in said[held.name][1]
+    assert held.call("apt-mark showhold") == "toy-dkms\n"
+
+
+def test_lists_that_have_expired_are_not_believed(fleet: AptFleet) -> None:
+    fleet.repository.publish(valid_until=-timedelta(days=1))
+    ended = fleet.bring("1.0", code=4)
+    assert "is expired" in ended.out
+    assert (fleet.packages(), fleet.is_sound()) == ({"none"}, True)
+    fleet.repository.publish()
+    assert fleet.bring("1.0").code == 0
+
+
+def test_in_the_outage_another_apt_is_waited_for_then_named(fleet: AptFleet) -> None:
+    """Between the stage and the outage somebody took dpkg's lock: nothing is changed, the node goes back."""
+    first = next(iter(fleet.nodes.values()))
+    hook = first.folder / "bin/apt-get"
+    lock = (
+        "use Fcntl; open F, q(>>), q(/var/lib/dpkg/lock-frontend) or die;"
+        " my $whole = pack(q(s s x4 q q i x4), F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $whole) or die; sleep 400"
+    )
+    # Once the packages were downloaded the lock is taken, for longer than anybody waits.
+    hook.write_text(
+        '#!/bin/sh\n/usr/bin/apt-get "$@" || exit\ncase "$*" in *download*) '
+        f"perl -e '{lock}' </dev/null >/dev/null 2>&1 9>&- & ;; esac\n"
+    )
+    hook.chmod(0o755)
+    ended = fleet.bring("1.0", "--limit", first.name, code=4)
+    assert "dpkg's lock is held by process" in ended.out
+    assert "nothing was changed" in ended.out
+    assert fleet.packages() == {"none"}
+    assert fleet.is_sound()
