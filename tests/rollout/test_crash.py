@@ -60,12 +60,12 @@ def test_killed_at_any_effect_the_same_command_finishes(upgraded: SimFleet, shar
     assert killed == len(chosen)
 
 
-def kill_at(fleet: SimFleet, at: int, moment: Moment) -> Point:
+def kill_at(fleet: SimFleet, at: int, moment: Moment, book: Path | None = None) -> Point:
     """Run an upgrade that is killed at the effect with this number; return that effect."""
     fleet.points.arm(at, moment)
     fleet.points.victim = 0
-    book = str(fleet.playbook("1.1"))
-    with fleet.start("apply", book, "-i", str(fleet.inventory), "--yes") as process:
+    book = book or fleet.playbook("1.1")
+    with fleet.start("apply", str(book), "-i", str(fleet.inventory), "--yes") as process:
         fleet.points.victim = process.pid
         out, errors = process.communicate(timeout=240)
     fleet.points.victim = 0

@@ -19,6 +19,7 @@ from tests.apt.repository import Key, Repository, dkms_package
 from tests.fixtures_cluster import admin_api, control_plane, least_privilege  # noqa: F401  # fixtures
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
+from tests.rollout.test_crash import kill_at
 from tests.rollout.test_story import Watcher
 from tests.sim.debian import DebianNode
 from tests.sim.node import build_id
@@ -84,18 +85,27 @@ def key() -> Iterator[Key]:
 
 
 @pytest.fixture
+def size() -> int:
+    """How many nodes."""
+    return 2
+
+
+@pytest.fixture
 def fleet(
     tmp_path: Path,
     least_privilege: Path,  # noqa: F811
     admin_api: Api,  # noqa: F811
     builds: Path,
     key: Key,
+    size: int,
 ) -> Iterator[AptFleet]:
+    """Some nodes, and a repository with version 1.0 of the practice driver."""
     served = tmp_path / "srv"
     served.mkdir()
     repository = Repository(served / "repository", key)
     repository.add(*(package for package in _packages() if package.name != "toy-dkms"), dkms_package("1.0"))
-    made = AptFleet(tmp_path, least_privilege, admin_api, builds, make=partial(DebianNode, served=served))
+    make = partial(DebianNode, served=served)
+    made = AptFleet(tmp_path, least_privilege, admin_api, builds, size=size, make=make)
     made.repository = repository
     yield made
     made.close()
@@ -219,3 +229,26 @@ def test_in_the_outage_another_apt_is_waited_for_then_named(fleet: AptFleet) -> 
     assert "nothing was changed" in ended.out
     assert fleet.packages() == {"none"}
     assert fleet.is_sound()
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("size", [1])
+@pytest.mark.parametrize("moment", Moment)
+def test_killed_at_any_command_to_a_node_the_same_command_finishes(fleet: AptFleet, moment: Moment) -> None:
+    """Writes to the cluster are those of test_crash.py; here it is the node's side that is another."""
+    fleet.bring("1.0")
+    fleet.repository.add(dkms_package("1.1", Depends="dkms, toy-lib"))
+    fleet.snapshot()
+    fleet.restore()
+    fleet.points.arm(-1, Moment.BEFORE)
+    fleet.bring("1.1")
+    wanted = fleet.end_state()
+    execs = [at for at, point in enumerate(fleet.points.seen) if point.kind == "exec"]
+    assert len(execs) >= 6, fleet.points.seen
+    for at in execs:
+        fleet.restore()
+        point = kill_at(fleet, at, moment, fleet.book("1.1"))
+        ended = fleet.bring("1.1", code=None)
+        told = f"killed at {at}, {moment}: {point}\n{ended}"
+        assert ended.code == 0, told
+        assert fleet.end_state() == wanted, told

@@ -32,3 +32,13 @@ class DebianNode(SimNode):
         """Return what has to be executed to run a command line on the node."""
         *enter, shell, flag, line = super().argv(command)
         return [*enter, "chroot", str(self.folder / "root/node"), shell, flag, line]
+
+    def end_state(self) -> dict[str, object]:
+        """Return also what dpkg says, and what apt is to know."""
+        asked = {
+            "packages": "dpkg -l 'toy*'; apt-mark showhold; dpkg --audit",
+            "sources": "cat /etc/apt/sources.list.d/fleetdrv-*",
+            "tarballs": "ls -A /usr/share/toy-dkms 2>/dev/null || echo gone",
+            "under way": "ls -A /var/lib/fleetdrv/apt | grep -x installing || echo nothing",
+        }
+        return {**super().end_state(), **{what: self.call(command) for what, command in asked.items()}}

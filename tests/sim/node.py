@@ -22,7 +22,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 _BUILD_ID_NOTE = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 _ENTRY_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_GOOD = ("digest", "build", "wanted.json")
+_GOOD = ("digest", "build", "packages", "wanted.json")
 _RUNNING_JOBS = """
 cd /var/lib/fleetdrv/jobs 2>/dev/null || exit 0
 for job in *; do
@@ -211,7 +211,10 @@ class SimNode:
     def _good(self) -> dict[str, list[str]]:
         """Return digest and build of each last known good."""
         kept = sorted(self.state.glob("good/*/current"))
-        return {good.parent.name: [(good / name).read_text().strip() for name in _GOOD] for good in kept}
+        return {
+            good.parent.name: [(good / name).read_text().strip() for name in _GOOD if (good / name).exists()]
+            for good in kept
+        }
 
     def reboot(self) -> None:
         """Cut the power and boot again; what was written to disk stays."""
