@@ -17,7 +17,7 @@ from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.send import Sender, Warrant
-from fleetdrv.service import NotOurs, Service
+from fleetdrv.service import HandsOff, NotOurs, Service
 from fleetdrv.turn import Debt, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
@@ -163,9 +163,9 @@ class NodeDriver:
                     return due
                 self._adopt(due, warrant)
                 final = act(self._seen, due, warrant)
-            except NotOurs as error:
+            except HandsOff as error:
                 self._tell("cordon", str(error.cause), Level.WARNING)
-                continue  # the next look sees whose it is
+                continue  # the next look sees whose it is, or who holds it
             except ClusterAway as error:
                 self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)

@@ -20,7 +20,7 @@ from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
 from fleetdrv.records import Result
 from fleetdrv.send import Sender, Tell, Warrant
-from fleetdrv.service import NotOurs, Service
+from fleetdrv.service import HandsOff, Service
 from fleetdrv.steps import keep, restore, stage_key
 from fleetdrv.turn import Debt, Grip, Owed, Phase, Verdict, job_id
 
@@ -45,6 +45,8 @@ class Outage:
 
     def begin(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
         """Cordon, drain where the plan says so, record that the node is touched, send the job."""
+        if blocked := self._neighbours(seen):
+            return blocked
         drains = seen.plan.disruption is not Disruption.NONE
         if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
             why = "; ".join(obstacles)
@@ -63,13 +65,20 @@ class Outage:
         self.jobs.send(due.job, seen.plan.outage, warrant, self._configuration())
         return None
 
+    def _neighbours(self, seen: View) -> Owed | None:
+        """A node that another program works on is not cordoned; one that is out by our hand is finished."""
+        others = () if seen.standing.grip is Grip.OURS else self.service.neighbours()
+        if not others:
+            return None
+        return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"others are at work: {'; '.join(others)}")
+
     def _drain(self, seen: View, warrant: Warrant) -> Owed | None:
         """Empty the node; where that fails and nothing was touched, it goes back as it was found."""
         self.tell("drain", "pods leave", Level.PROGRESS)
         try:
             self.service.empty(warrant.check, lambda text: self.tell("drain", text, Level.PROGRESS))
         except (Transient, Permanent) as error:
-            if isinstance(error, NotOurs) or seen.standing.touched:
+            if isinstance(error, HandsOff) or seen.standing.touched:
                 raise
             return self._untouched(error, warrant)
         return None
@@ -83,7 +92,7 @@ class Outage:
                 warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
             )
             self._wait_for_users(users, modules)
-        except NotOurs:
+        except HandsOff:
             raise
         except (Transient, Permanent) as error:
             return self._untouched(error, warrant)

@@ -124,6 +124,17 @@ class Order(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(_Record):
+    """Somebody wants a node left alone."""
+
+    who: str
+    reason: str
+    since: str
+    """ISO 8601."""
+    schema: int = names.SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result(_Record):
     """How a node's last turn ended: kept on the Node, so that cron does not repeat a permanent failure."""
 

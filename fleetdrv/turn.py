@@ -93,6 +93,8 @@ class Sight:
     """A last known good is there for every driver of the playbook."""
     good_again: bool = False
     """The node stands at its last known good (a plan for that wanted state is empty)."""
+    held: str = ""
+    """Somebody's hold on a node that is out by our hand: who and why."""
     spent: Verdict | None = None
     """How this node's turn already ended in this very run, from the node's last result."""
 
@@ -148,6 +150,33 @@ def _owed_in_service(sight: Sight) -> Owed:
 
 
 def _owed_in_outage(sight: Sight) -> Owed:
+    due = _way_on(sight)
+    if sight.held and due.debt in _STEPS:
+        return _halt(sight, due.debt)
+    return due
+
+
+_STEPS = {Debt.STAGE, Debt.OUTAGE, Debt.ROLLBACK}
+
+
+def _halt(sight: Sight, debt: Debt) -> Owed:
+    """Held, and something would still have to be done to the node: it is not done.
+
+    Untouched, the node goes back as it was found. Touched, it stays out of service as the job left it: a
+    rollback is a change like any other, and whoever holds the node wants to find it as it is. A node that
+    stands verified, at the new driver or at its last known good, needs no further step and goes back.
+    """
+    if sight.touched and sight.good_again:
+        verdict = Verdict.ROLLED_BACK if debt is Debt.ROLLBACK else Verdict.SKIPPED
+        why = f"held ({sight.held}); it stands at its last known good, verified"
+        return Owed(debt=Debt.RETURN_ROLLED_BACK, verdict=verdict, why=why)
+    if sight.touched:
+        why = f"held ({sight.held}) with its change half-way; no rollback and no other step until it is released"
+        return Owed(debt=Debt.LEAVE_OUT, verdict=Verdict.LEFT_OUT, why=why)
+    return Owed(debt=Debt.RETURN, verdict=Verdict.SKIPPED, why=f"held ({sight.held}); it was not touched yet")
+
+
+def _way_on(sight: Sight) -> Owed:
     # "Touched" is recorded under this cordon before a job is sent: without it they are of an outage before.
     outage = _of_this_outage(sight) if sight.touched else None
     rollback = _last(sight, Phase.ROLLBACK) if sight.touched else None
