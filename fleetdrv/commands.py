@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from fleetdrv import locked, recap, report, resolve, rollout, survey
+from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
 from fleetdrv.errors import ExitCode, Refused, worst
 from fleetdrv.events import Event
@@ -85,6 +86,10 @@ def apply(options: Options, playbook: str) -> ExitCode:
 
 def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
     with interrupts() as interrupted:
+        try:
+            crew.hooks.before("before_run", run=lock.run)
+        except Veto as veto:
+            return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen))
         fleet = Fleet(
             drivers=crew.drivers,
             policy=crew.loaded.playbook.rollout,
@@ -96,7 +101,9 @@ def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
         )
         for name, came in seen.items():
             fleet.meet(name, came)
-        return fleet.run()
+        result = fleet.run()
+        crew.hooks.after("after_run", run=lock.run, stopped=result.stopped, **recap.counts(result))
+        return result
 
 
 _PLAN_CODES = {

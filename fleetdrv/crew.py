@@ -17,6 +17,7 @@ from pathlib import Path
 from fleetdrv import inventory, load, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneHost
+from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
@@ -65,6 +66,7 @@ class Crew:
     cluster: Cluster | None
     effects: Effects
     say: Say
+    hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
 
     @property
@@ -152,6 +154,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
     pool_hosts = everything.group(loaded.playbook.hosts)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
     effects, versions = Effects(), Versions(upgrade=options.upgrade)
+    hooks = _caller(loaded, say)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
@@ -172,6 +175,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
                 service=service,
                 loaded=loaded,
                 say=say,
+                hooks=NodeHooks(caller=hooks, host=host.name, node=host.node_name),
                 versions=versions,
                 plan_again=plan_command(options, playbook, host.name),
             )
@@ -183,7 +187,14 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
             effects=effects,
             say=say,
             versions=versions,
+            hooks=hooks,
         )
+
+
+def _caller(loaded: Loaded, say: Say) -> Caller:
+    book = loaded.playbook
+    about = {"pool": book.pool_name, "playbook": book.name}
+    return Caller(hooks=book.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
 def plan_command(options: Options, playbook: str, node: str) -> str:

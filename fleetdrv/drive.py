@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fleetdrv.calling import NodeHooks
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
@@ -18,7 +19,7 @@ from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import HandsOff, NotOurs, Service
-from fleetdrv.turn import Debt, Owed, Verdict, owed
+from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
@@ -55,6 +56,7 @@ class NodeDriver:
     service: Service
     loaded: Loaded
     say: Say
+    hooks: NodeHooks = field(default_factory=NodeHooks)
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -78,6 +80,7 @@ class NodeDriver:
             now=self.now,
             today=self.today,
             sleep=self.sleep,
+            hooks=self.hooks,
         )
 
     def look(self, run: str) -> Owed:
@@ -127,8 +130,16 @@ class NodeDriver:
             raise
         except NodeError as error:
             self._outage.explain(error, warrant.run)
+            self._after(warrant.run, Verdict.FAILED, f"{error.step}: {error.cause}")
             raise
-        return self.ending(due)
+        ending = self.ending(due)
+        self._after(warrant.run, ending.verdict, ending.why)
+        return ending
+
+    def _after(self, run: str, verdict: Verdict, why: str) -> None:
+        """The turn ended here: also one that a process before this began."""
+        self.hooks.began |= self._seen.standing.grip in (Grip.OURS, Grip.LOST)
+        self.hooks.after(run, verdict, why, self._outage.seconds_out)
 
     def ending(self, due: Owed) -> Ending:
         """Put the final debt into words, with the failed job's own last lines."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
@@ -39,6 +40,7 @@ class Outage:
     now: Callable[[], float]
     today: Callable[[], str]
     sleep: Callable[[float], None]
+    hooks: NodeHooks
     seconds_out: float | None = None
     """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
     _since: float | None = None
@@ -51,6 +53,11 @@ class Outage:
         if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
             why = "; ".join(obstacles)
             return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"cannot be drained: {why}")
+        try:
+            if seen.standing.grip is not Grip.OURS and self.hooks.before(warrant.run, due.why):
+                return None  # minutes may have passed: look again before anything is done
+        except Veto as veto:
+            return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=str(veto))
         self.tell("cordon", due.why, Level.PROGRESS)
         self.service.take_out(warrant.run, due.why)
         self._since = self._since if self._since is not None else self.now()

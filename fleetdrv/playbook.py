@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from fleetdrv import selectors
+from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.sources import AptSource, DkmsSource, Model
 
@@ -227,6 +228,7 @@ class Playbook(Model):
     drain: Drain = Drain()
     reboot: Reboot = Reboot()
     rollout: Rollout = Rollout()
+    hooks: Hooks = Hooks()
 
     @field_validator("hosts")
     @classmethod

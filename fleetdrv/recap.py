@@ -48,6 +48,13 @@ def conclude(command: str, options: Options, crew: Crew, result: Result) -> Exit
     return code
 
 
+def counts(result: Result) -> dict[str, int]:
+    """Count, for who sums runs up, the nodes that were changed and those that were to be and are not."""
+    verdicts = [ending.verdict for ending in result.endings]
+    failed = [verdict for verdict in verdicts if _CODES.get(verdict, ExitCode.FAILED) is ExitCode.FAILED]
+    return {"changed": verdicts.count(Verdict.CHANGED), "failed": len(failed)}
+
+
 def left_out(crew: Crew) -> list[str]:
     """Name the nodes that are out by our hand; a cluster that cannot be asked must not cost the recap."""
     try:
