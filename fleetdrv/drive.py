@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from fleetdrv.attempts import Counting
 from fleetdrv.calling import NodeHooks
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
@@ -57,6 +59,7 @@ class NodeDriver:
     loaded: Loaded
     say: Say
     hooks: NodeHooks = field(default_factory=NodeHooks)
+    counting: Counting = field(default_factory=Counting)
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -86,14 +89,18 @@ class NodeDriver:
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
         self.view = look(self.line, self.loaded.playbook, self.versions, self.service.standing(), run)
-        self._due, self._looked_at = owed(self.view.sight), self.now()
+        self._due, self._looked_at = self._owed(self.view, run), self.now()
         return self._due
+
+    def _owed(self, view: View, run: str) -> Owed:
+        bar = self.counting.bar(view.standing.last, run=run, now=datetime.fromisoformat(self.today()))
+        return owed(replace(view.sight, barred=bar))
 
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
         seen = self._seen
         self.view = judge(self.loaded.playbook, self.versions, seen.facts, seen.good, seen.standing, run)
-        self._due = owed(self.view.sight)
+        self._due = self._owed(self.view, run)
         return self._due
 
     def _look_once(self, run: str) -> Owed:

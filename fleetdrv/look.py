@@ -164,7 +164,7 @@ def _stands_at(playbook: Playbook, good: tuple[Driver, ...], facts: NodeFacts) -
 def _spent(result: Result | None, run: str) -> Verdict | None:
     """Return how the node's turn in this run ended, if it ended badly."""
     # A node that was held was let be, not tried: released, it has its turn.
-    calm = (Verdict.CHANGED, Verdict.CONVERGED, Verdict.SKIPPED)
+    calm = (Verdict.CHANGED, Verdict.CONVERGED, Verdict.SKIPPED, Verdict.UNDER_WAY, Verdict.UNREACHABLE)
     if result is None or result.run != run or result.verdict in calm:
         return None
     return Verdict(result.verdict) if result.verdict in set(Verdict) else Verdict.FAILED

@@ -17,13 +17,14 @@ from fleetdrv.load import Loaded
 from fleetdrv.look import View, ask
 from fleetdrv.model import NodeFacts
 from fleetdrv.parse import ProbeError
+from fleetdrv.phases import Phase, job_id
 from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
 from fleetdrv.records import Result
 from fleetdrv.send import Sender, Tell, Warrant
 from fleetdrv.service import HandsOff, Service
 from fleetdrv.steps import keep, restore, stage_key
-from fleetdrv.turn import Debt, Grip, Owed, Phase, Verdict, job_id
+from fleetdrv.turn import Debt, Grip, Owed, Verdict
 
 _LOOK_SECONDS = 60.0
 _PATIENCE_SECONDS = (0.5, 1.0, 2.0)

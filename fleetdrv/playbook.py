@@ -214,6 +214,17 @@ class Rollout(Model):
         return value
 
 
+class Remediate(Model):
+    """How often cron may try one wanted state on one node, and how long it waits in between.
+
+    Counted on the Node, whichever machine tries. A human's `apply` tries regardless and begins the count anew.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    backoff_seconds: Annotated[int, Field(ge=0, le=604800)] = 3600
+    """After the first failure; doubled with each further one, up to a day."""
+
+
 class Playbook(Model):
     """What a pool of nodes is to become."""
 
@@ -229,6 +240,7 @@ class Playbook(Model):
     reboot: Reboot = Reboot()
     rollout: Rollout = Rollout()
     hooks: Hooks = Hooks()
+    remediate: Remediate = Remediate()
 
     @field_validator("hosts")
     @classmethod

@@ -145,4 +145,8 @@ class Result(_Record):
     finding: str
     at: str
     """ISO 8601."""
+    attempts: int = 0
+    """How often this wanted state was tried on this node since it last succeeded."""
+    not_before: str = ""
+    """ISO 8601: `remediate` does not try it again earlier."""
     schema: int = names.SCHEMA

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from fleetdrv import daemons, names, neighbours, ownership, pods
+from fleetdrv.attempts import Counting
 from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, drain, preflight, wait_for
 from fleetdrv.errors import Conflict, Forbidden, NotFound, Permanent, Refused, Transient
@@ -115,6 +116,7 @@ class KubernetesNode:
     policy: Drain
     clock: Callable[[], str]
     """Wall clock as ISO 8601, for people who read the annotation."""
+    counting: Counting = field(default_factory=Counting)
     reason: str = ""
     """The operator's words; else the cordon says what is not as wanted."""
     monotonic: Callable[[], float] = time.monotonic
@@ -159,11 +161,22 @@ class KubernetesNode:
             if owner.kind is Kind.FREE:
                 reason = (self.reason or why)[:500]
                 cordon = Cordon(run=run, pool=self.pool, holder=self.holder, reason=reason, since=self.clock())
-                return ownership.cordon_patch(node, ownership.cordon_record(node, cordon))
+                patch = ownership.cordon_patch(node, ownership.cordon_record(node, cordon))
+                return self._counted(node, run, patch)
             self._untroubled(node, "cordon")
-            return self._adopted(node, run, "cordon")
+            adopted = self._adopted(node, run, "cordon")
+            return adopted and self._counted(node, run, adopted)
 
         self._swap("cordon", decide)
+
+    def _counted(self, node: Object, run: str, patch: Patch) -> Patch:
+        """Count the try in the very PATCH that begins it."""
+        begun = self.counting.begin(last_result(node), run=run, at=self.clock())
+        patch["metadata"]["annotations"][names.LAST_RESULT] = begun.to_json()
+        return patch
+
+    def _ended(self, node: Object, result: Result) -> str:
+        return self.counting.end(last_result(node), result).to_json()
 
     def adopt(self, run: str) -> None:
         """One PATCH: from here on the cordon names this run, and the acts of an older one are refused."""
@@ -221,7 +234,7 @@ class KubernetesNode:
             if ownership.state(node).record is None:
                 return None  # an earlier try whose answer was lost
             record = self._ours(node, "uncordon", run)
-            return ownership.uncordon_patch(node, record, result.to_json(), drivers)
+            return ownership.uncordon_patch(node, record, self._ended(node, result), drivers)
 
         if ownership.state(self.cluster.node(self.node)).record is not None:
             record = self._ours(self._swap("uncordon", readmit), "uncordon", run)
@@ -235,7 +248,7 @@ class KubernetesNode:
             record = self._ours(node, "leave out", run)
             if record.failed == result.finding:
                 return None
-            return ownership.failed_patch(node, record, result.finding, result.to_json())
+            return ownership.failed_patch(node, record, result.finding, self._ended(node, result))
 
         self._swap("leave out", decide)
 
@@ -244,14 +257,19 @@ class KubernetesNode:
 
         def decide(node: Object) -> Patch | None:
             record = ownership.state(node).record
-            return None if record is None else ownership.release_patch(node, record, result.to_json())
+            return None if record is None else ownership.release_patch(node, record, self._ended(node, result))
 
         self._swap("let go", decide)
 
     def note(self, result: Result) -> None:
-        """One PATCH: the result annotation."""
-        patch: Patch = {"metadata": {"annotations": {names.LAST_RESULT: result.to_json()}}}
-        self._swap("note", lambda node: None if last_result(node) == result else patch)
+        """One PATCH: the result annotation; none where the Node says so already."""
+
+        def decide(node: Object) -> Patch | None:
+            noted = self.counting.note(last_result(node), result)
+            text = noted.to_json() if noted else None
+            return {"metadata": {"annotations": {names.LAST_RESULT: text}}} if text else None
+
+        self._swap("note", decide)
 
     def _ours(self, node: Object, step: str, run: str = "") -> Cordon:
         owner = ownership.state(node)

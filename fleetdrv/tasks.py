@@ -119,6 +119,20 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
+@_command("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", "reason")
+def remediate(options: Any, playbook: str) -> int:
+    """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
+
+    A node that failed is tried again after a while, at most as often as the playbook's `remediate` says, until
+    the playbook changes or somebody types `apply`. No output where all is well. With --quiet only what is new
+    since the last time: a node that is given up is told of once, while the exit code stays 4 until it is mended.
+    A pool that somebody else drives is left alone (exit code 0), a paused one too (5).
+    """
+    from fleetdrv import commands
+
+    return commands.remediate(options, playbook)
+
+
 @_command("context", "json")
 def status(options: Any, pool: str) -> int:
     """Show, from any machine, which nodes are out of service, by which run, in which step.

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fleetdrv.compare import Difference, Layer
 from fleetdrv.model import Job, JobState
+from fleetdrv.phases import MAX_INTERRUPTED, Phase, job_id
 from fleetdrv.plan import NodePlan, Outcome, Step
-from fleetdrv.turn import MAX_INTERRUPTED, Debt, Grip, Owed, Phase, Sight, Verdict, job_id, owed
+from fleetdrv.turn import Debt, Grip, Owed, Sight, Verdict, owed
 from tests.core.factories import a_job
 from tests.core.strategies import pick
 
