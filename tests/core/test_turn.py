@@ -14,7 +14,7 @@ from fleetdrv.compare import Difference, Layer
 from fleetdrv.model import Job, JobState
 from fleetdrv.phases import MAX_INTERRUPTED, Phase, job_id
 from fleetdrv.plan import NodePlan, Outcome, Step
-from fleetdrv.turn import Debt, Grip, Owed, Sight, Verdict, owed
+from fleetdrv.turn import Bar, Debt, Grip, Owed, Sight, Verdict, owed
 from tests.core.factories import a_job
 from tests.core.strategies import pick
 
@@ -397,6 +397,7 @@ STATES = (
 PLANS = (CONVERGED, CHANGE, CHANGE, STAGE_FIRST, STAGE_FIRST, *map(a_refusal, REFUSED))
 GRIPS = (*Grip, Grip.OURS, Grip.OURS, Grip.OURS, Grip.FREE)
 YES_OR_NO = (False, True)
+BAR = Bar(verdict=Verdict.GIVEN_UP, why="tried 3 of 3 times")
 
 
 @st.composite
@@ -421,6 +422,7 @@ def sights(draw: st.DrawFn) -> Sight:
         has_good=pick(draw, YES_OR_NO),
         good_again=pick(draw, YES_OR_NO),
         held=pick(draw, ("", "", "", "rma, by ann")),
+        barred=pick(draw, (None, None, None, BAR)),
         spent=pick(draw, (None, None, None, Verdict.FAILED, Verdict.ROLLED_BACK)),
     )
 
@@ -464,6 +466,7 @@ def test_a_touched_node_goes_back_only_verified(sight: Sight) -> None:
 
 @given(sights())
 def test_a_hold_asks_for_no_further_step_on_a_node_that_is_out(sight: Sight) -> None:
+    sight = replace(sight, barred=None)
     due, free = owed(sight), owed(replace(sight, held=""))
     if sight.held and sight.grip is Grip.OURS and free.debt in CHANGES_THE_NODE | {Debt.STAGE}:
         back = Debt.RETURN_ROLLED_BACK if sight.good_again else Debt.LEAVE_OUT
@@ -472,6 +475,21 @@ def test_a_hold_asks_for_no_further_step_on_a_node_that_is_out(sight: Sight) -> 
         assert "rma, by ann" in due.why
     else:
         assert due == free
+
+
+@given(sights())
+def test_no_new_try_begins_on_a_node_that_is_given_up_and_what_was_begun_is_ended(sight: Sight) -> None:
+    sight = replace(sight, held="")
+    due, free = owed(sight), owed(replace(sight, barred=None))
+    if sight.barred is None or free.debt in (Debt.FOLLOW, Debt.FINISH, Debt.ROLLBACK, Debt.LET_GO, Debt.LEAVE_OUT):
+        assert due == free
+    elif free.debt in (Debt.STAGE, Debt.OUTAGE):
+        assert due.verdict is Verdict.GIVEN_UP
+        assert BAR.why in due.why
+        back = Debt.RETURN_ROLLED_BACK if sight.touched else Debt.RETURN
+        stays = sight.grip is not Grip.OURS or (sight.touched and not sight.good_again)
+        assert due.debt is (Debt.NOTHING if stays else back)
+    assert due.debt not in (Debt.STAGE, Debt.OUTAGE) or sight.barred is None
 
 
 @given(sights())
