@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fleetdrv.records import Result, RunRecord
-from fleetdrv.service import Check, Standing, Tell
+from fleetdrv.service import Check, Tell
+from fleetdrv.standing import Standing
 from fleetdrv.turn import Grip
 
 
@@ -27,6 +28,10 @@ class LoneHost:
 
     def obstacles(self) -> tuple[str, ...]:
         """There are no pods to ask."""
+        return ()
+
+    def neighbours(self) -> tuple[str, ...]:
+        """Nobody else takes these hosts out of a cluster."""
         return ()
 
     def occupants(self) -> Mapping[str, str]:

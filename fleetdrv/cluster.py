@@ -3,21 +3,21 @@
 Objects go in and out as the API's own JSON; what they mean is decided in ownership.py, pods.py and
 holding.py. Every write is one HTTP request, counted once in `Effects`. A write is either a
 compare-and-swap (resourceVersion, UID) or creates something; none is repeated here. After ClusterAway its
-fate is unknown, after Conflict it did not happen: read again, decide again (`swap_node` does).
+fate is unknown, after Conflict it did not happen: read again, decide again (swap.py does).
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from fleetdrv import names, pods
+from fleetdrv import names, neighbours, pods
 from fleetdrv.api import Answer, Api, Expired, refusal
 from fleetdrv.effects import Effects, Kind
-from fleetdrv.errors import ClusterAway, ClusterError, Conflict, NotFound
+from fleetdrv.errors import ClusterError, NotFound
 from fleetdrv.ownership import Object, Patch
 from fleetdrv.pods import Eviction, Verdict
 from fleetdrv.wire import (
@@ -33,8 +33,6 @@ from fleetdrv.wire import (
 
 _PAGE = 500
 """Objects per list request: 1,000 nodes are two."""
-
-_SWAP_TRIES = 6
 
 
 class Cluster(Protocol):
@@ -80,6 +78,10 @@ class Cluster(Protocol):
         """List a namespace's PodDisruptionBudgets, in the newest API version that the server has."""
         ...
 
+    def maintenances(self) -> tuple[Object, ...]:
+        """List the NodeMaintenance objects of every API group of `neighbours` that this cluster has."""
+        ...
+
     def leases(self) -> tuple[Object, ...]:
         """List the pools' Leases, by name."""
         ...
@@ -99,31 +101,6 @@ class Cluster(Protocol):
     def record_event(self, node: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Record an Event on a Node, as `kubectl describe node` shows them."""
         ...
-
-
-def swap_node(
-    cluster: Cluster,
-    name: str,
-    decide: Callable[[Object], Patch | None],
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Object:
-    """Change a node by what it is now: read, decide, patch; on a conflict read and decide again, bounded.
-
-    `decide` returns None where nothing is left to do, which is also how a write whose answer was lost is
-    recognised; it raises where the change must not be made any more. Returns the node as it is then.
-    """
-    for attempt in range(_SWAP_TRIES):
-        node = cluster.node(name)
-        patch = decide(node)
-        if patch is None:
-            return node
-        try:
-            return cluster.patch_node(name, patch, node["metadata"]["resourceVersion"])
-        except (Conflict, ClusterAway) as error:
-            last = error
-        sleep(0.1 * 2**attempt)  # 6 s in all
-    raise last
 
 
 class KubectlCluster:
@@ -201,6 +178,19 @@ class KubectlCluster:
         """See Cluster."""
         version = self._known("budgets", self._find_budget_version)
         return tuple(self._list(budgets_path(version, namespace), {}))
+
+    def maintenances(self) -> tuple[Object, ...]:
+        """See Cluster.
+
+        The group is asked for first: who may not list objects of a kind that is not there is told 403, not 404.
+        """
+        found: list[Object] = []
+        for group in neighbours.MAINTENANCE_GROUPS:
+            with suppress(NotFound):
+                version = str(self._api.get(f"/apis/{group}")["preferredVersion"]["groupVersion"])
+                listed = self._list(f"/apis/{version}/nodemaintenances", {})
+                found += [{"apiVersion": version, **obj} for obj in listed]
+        return tuple(found)
 
     def leases(self) -> tuple[Object, ...]:
         """See Cluster."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from fleetdrv import locked, recap, report, resolve, rollout, survey
+from fleetdrv import locked, news, recap, report, resolve, rollout, survey
+from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
-from fleetdrv.errors import ExitCode, Refused, worst
+from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
 from fleetdrv.fleet import Fleet, Lock, Result
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
+from fleetdrv.records import RunRecord
 from fleetdrv.report import Teller
 from fleetdrv.survey import Seen
 
@@ -83,8 +85,42 @@ def apply(options: Options, playbook: str) -> ExitCode:
         return recap.conclude("apply", options, crew, result)
 
 
+def remediate(options: Options, playbook: str) -> ExitCode:
+    """Mend what drifted, as cron: as often as the playbook allows, and silent where there is no news."""
+    if options.no_cluster:
+        raise InputError("remediate: how often a node was tried is kept on its Node object; without one: apply")
+    teller = Teller(quiet=options.quiet, log_json=options.log_json)
+    with assemble(options, playbook, teller, cron=True) as crew:
+        try:
+            locked.demand_free(crew)
+            record = crew.record()
+            run, seen = survey.survey(crew, record)
+            result = _mend(crew, run, record, seen, teller)
+        except Taken as error:
+            return recap.left_alone(options, str(error), ExitCode.DONE)
+        except Stopped as error:  # before any node was begun: the pool is paused
+            return recap.left_alone(options, str(error), ExitCode.STOPPED)
+        fresh = news.gather(crew, result, run, record)
+        shown = fresh if options.quiet else news.open_matters(crew, result)
+        return recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped)
+
+
+def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller) -> Result:
+    if not survey.owes_something(seen):
+        return survey.nothing_to_do(crew, seen)
+    with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
+        teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
+        result = _roll(crew, seen, lock)
+        locked.close(lock, result)
+    return result
+
+
 def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
     with interrupts() as interrupted:
+        try:
+            crew.hooks.before("before_run", run=lock.run)
+        except Veto as veto:
+            return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen))
         fleet = Fleet(
             drivers=crew.drivers,
             policy=crew.loaded.playbook.rollout,
@@ -96,7 +132,9 @@ def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
         )
         for name, came in seen.items():
             fleet.meet(name, came)
-        return fleet.run()
+        result = fleet.run()
+        crew.hooks.after("after_run", run=lock.run, stopped=result.stopped, **recap.counts(result))
+        return result
 
 
 _PLAN_CODES = {

@@ -17,6 +17,8 @@ from pathlib import Path
 from fleetdrv import inventory, load, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneHost
+from fleetdrv.attempts import Counting
+from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
@@ -65,6 +67,7 @@ class Crew:
     cluster: Cluster | None
     effects: Effects
     say: Say
+    hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
 
     @property
@@ -143,8 +146,11 @@ class Crew:
 
 
 @contextmanager
-def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
-    """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused."""
+def assemble(options: Options, playbook: str, say: Say, *, cron: bool = False) -> Iterator[Crew]:
+    """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
+
+    `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
+    """
     loaded = load.playbook(Path(playbook))
     if not options.inventory:
         raise InputError("no inventory: name one with --inventory FILE")
@@ -152,6 +158,9 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
     pool_hosts = everything.group(loaded.playbook.hosts)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
     effects, versions = Effects(), Versions(upgrade=options.upgrade)
+    hooks = _caller(loaded, say)
+    book = loaded.playbook
+    counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
@@ -165,13 +174,15 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
         for host in chosen:
             line = NodeLine(host, dialler)
             stack.callback(line.close)
-            service = _service(host, cluster, loaded, options.reason)
+            service = _service(host, cluster, loaded, counting, options.reason)
             drivers[host.name] = NodeDriver(
                 name=host.name,
                 line=line,
                 service=service,
                 loaded=loaded,
                 say=say,
+                counting=counting,
+                hooks=NodeHooks(caller=hooks, host=host.name, node=host.node_name),
                 versions=versions,
                 plan_again=plan_command(options, playbook, host.name),
             )
@@ -183,7 +194,14 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
             effects=effects,
             say=say,
             versions=versions,
+            hooks=hooks,
         )
+
+
+def _caller(loaded: Loaded, say: Say) -> Caller:
+    book = loaded.playbook
+    about = {"pool": book.pool_name, "playbook": book.name}
+    return Caller(hooks=book.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
 def plan_command(options: Options, playbook: str, node: str) -> str:
@@ -205,7 +223,9 @@ def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluste
     return KubectlCluster(proxy.api, effects)
 
 
-def _service(host: Host, cluster: Cluster | None, loaded: Loaded, reason: str) -> Service:
+def _service(
+    host: Host, cluster: Cluster | None, loaded: Loaded, counting: Counting, reason: str
+) -> Service:
     if cluster is None:
         return LoneHost(host.node_name)
     return KubernetesNode(
@@ -214,6 +234,7 @@ def _service(host: Host, cluster: Cluster | None, loaded: Loaded, reason: str) -
         pool=loaded.playbook.pool_name,
         holder=str(this_process()),
         policy=loaded.playbook.drain,
+        counting=counting,
         reason=reason,
         clock=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
+from fleetdrv.attempts import Counting
+from fleetdrv.calling import NodeHooks
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
@@ -17,8 +20,8 @@ from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.send import Sender, Warrant
-from fleetdrv.service import NotOurs, Service
-from fleetdrv.turn import Debt, Owed, Verdict, owed
+from fleetdrv.service import HandsOff, NotOurs, Service
+from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
@@ -55,6 +58,8 @@ class NodeDriver:
     service: Service
     loaded: Loaded
     say: Say
+    hooks: NodeHooks = field(default_factory=NodeHooks)
+    counting: Counting = field(default_factory=Counting)
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -78,19 +83,24 @@ class NodeDriver:
             now=self.now,
             today=self.today,
             sleep=self.sleep,
+            hooks=self.hooks,
         )
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
         self.view = look(self.line, self.loaded.playbook, self.versions, self.service.standing(), run)
-        self._due, self._looked_at = owed(self.view.sight), self.now()
+        self._due, self._looked_at = self._owed(self.view, run), self.now()
         return self._due
+
+    def _owed(self, view: View, run: str) -> Owed:
+        bar = self.counting.bar(view.standing.last, run=run, now=datetime.fromisoformat(self.today()))
+        return owed(replace(view.sight, barred=bar))
 
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
         seen = self._seen
         self.view = judge(self.loaded.playbook, self.versions, seen.facts, seen.good, seen.standing, run)
-        self._due = owed(self.view.sight)
+        self._due = self._owed(self.view, run)
         return self._due
 
     def _look_once(self, run: str) -> Owed:
@@ -127,8 +137,16 @@ class NodeDriver:
             raise
         except NodeError as error:
             self._outage.explain(error, warrant.run)
+            self._after(warrant.run, Verdict.FAILED, f"{error.step}: {error.cause}")
             raise
-        return self.ending(due)
+        ending = self.ending(due)
+        self._after(warrant.run, ending.verdict, ending.why)
+        return ending
+
+    def _after(self, run: str, verdict: Verdict, why: str) -> None:
+        """The turn ended here: also one that a process before this began."""
+        self.hooks.began |= self._seen.standing.grip in (Grip.OURS, Grip.LOST)
+        self.hooks.after(run, verdict, why, self._outage.seconds_out)
 
     def ending(self, due: Owed) -> Ending:
         """Put the final debt into words, with the failed job's own last lines."""
@@ -163,9 +181,9 @@ class NodeDriver:
                     return due
                 self._adopt(due, warrant)
                 final = act(self._seen, due, warrant)
-            except NotOurs as error:
+            except HandsOff as error:
                 self._tell("cordon", str(error.cause), Level.WARNING)
-                continue  # the next look sees whose it is
+                continue  # the next look sees whose it is, or who holds it
             except ClusterAway as error:
                 self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)

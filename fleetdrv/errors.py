@@ -57,6 +57,10 @@ class Stopped(FleetdrvError):
     exit_code = ExitCode.STOPPED
 
 
+class Taken(Stopped):
+    """The pool is another controller's for now."""
+
+
 class NodeError(FleetdrvError):
     """One node, one step, one cause.
 

@@ -210,7 +210,7 @@ class Fleet:
     def _settled(self, name: str, due: Owed) -> None:
         """The turn ended while the node served."""
         ending = self.drivers[name].ending(due)
-        if ending.verdict is Verdict.FAILED and name not in self.lock.record.failed:
+        if ending.verdict in _NOTED and name not in self.lock.record.failed:
             try:
                 self.drivers[name].note(due, self.lock.run)
             except FleetdrvError as error:
@@ -297,5 +297,10 @@ _STANDS = {
     Verdict.BLOCKED: Stand.SETTLED,
     Verdict.INCOMPATIBLE: Stand.SETTLED,
     Verdict.NOT_MENDABLE: Stand.SETTLED,
+    Verdict.DEFERRED: Stand.SETTLED,
+    Verdict.GIVEN_UP: Stand.SETTLED,
     Verdict.UNREACHABLE: Stand.UNREACHABLE,
 }
+
+_NOTED = {Verdict.FAILED, Verdict.INCOMPATIBLE, Verdict.NOT_MENDABLE}
+"""Ends without an outage that `remediate` must know of later."""

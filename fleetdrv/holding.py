@@ -16,7 +16,7 @@ from typing import Self
 from fleetdrv import lease as leases
 from fleetdrv import names
 from fleetdrv.cluster import Cluster
-from fleetdrv.errors import ClusterAway, ClusterError, Conflict, NotFound, Refused, Stopped
+from fleetdrv.errors import ClusterAway, ClusterError, Conflict, NotFound, Refused, Stopped, Taken
 from fleetdrv.lease import Claim, Holder, Orders
 from fleetdrv.ownership import Object
 from fleetdrv.proc import alive
@@ -37,10 +37,10 @@ _LOOK_SECONDS = 1.0
 def acquire(
     cluster: Cluster, pool: str, holder: Holder, *, floor_token: int = 0, timing: Timing | None = None
 ) -> Held:
-    """Take the pool's Lease, or raise Stopped naming who has it.
+    """Take the pool's Lease, or raise Taken naming who has it.
 
     At once where it is free or its holder is known to be dead. Otherwise it is watched: a renewal proves a
-    live holder (Stopped, within a third of the Lease's duration), none for its whole duration frees it.
+    live holder (Taken, within a third of the Lease's duration), none for its whole duration frees it.
     `floor_token` is the highest token that any node has seen. A run record of a newer schema raises
     Refused before anything is written. Bounded.
     """
@@ -68,7 +68,7 @@ class _Claimant:
             claim = self._claim(lease)
             if claim is Claim.TAKEN:
                 if self.moved:
-                    raise Stopped(
+                    raise Taken(
                         f"pool {self.pool}: is driven by {leases.holder_name(lease)}; "
                         f"see: fleetdrv status {self.pool}"
                     )

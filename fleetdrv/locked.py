@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from fleetdrv import holding
+from fleetdrv import holding, names
+from fleetdrv import lease as leases
 from fleetdrv.alone import LoneLock
 from fleetdrv.crew import Crew
-from fleetdrv.errors import FleetdrvError, Stopped
+from fleetdrv.errors import FleetdrvError, Stopped, Taken
 from fleetdrv.fleet import Lock, Result
 from fleetdrv.holding import Held
+from fleetdrv.lease import Holder
 from fleetdrv.look import View
-from fleetdrv.proc import this_process
+from fleetdrv.proc import alive, this_process
 from fleetdrv.records import RunRecord
 
 
@@ -66,13 +68,23 @@ def locked(
         return
     with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
         if held.record != record:
-            raise Stopped(f"pool {book.pool_name}: another run went on while this command looked; type it again")
+            raise Taken(f"pool {book.pool_name}: another run went on while this command looked; type it again")
         lock = _LeaseLock(held=held, run=run, record=current)
         if held.orders.paused:
             raise Stopped(f"pool {book.pool_name}: {lock.orders()}; to go on: fleetdrv resume {book.pool_name}")
         if held.record != current:
             lock.save(current)  # first: an abort is for the run that the record names
         yield lock
+
+
+def demand_free(crew: Crew) -> None:
+    """Raise Taken where a process of this machine drives the pool: known at once, before any node is looked at."""
+    if crew.cluster is None:
+        return
+    identity = leases.holder_identity(crew.cluster.lease(names.lease_name(crew.pool_name)))
+    other = Holder.parse(identity)
+    if other and alive(other, this_process()):
+        raise Taken(f"pool {crew.pool_name}: is driven by {other}; see: fleetdrv status {crew.pool_name}")
 
 
 def close(lock: Lock, result: Result) -> None:

@@ -16,7 +16,7 @@ from fleetdrv.model import NodeFacts
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
-from fleetdrv.service import Standing
+from fleetdrv.standing import Standing
 from fleetdrv.turn import Sight, Verdict
 from fleetdrv.versions import Versions
 
@@ -78,6 +78,7 @@ def judge(
         about_to=standing.step,
         has_good=complete,
         good_again=complete and _stands_at(playbook, good, facts),
+        held=standing.held,
         spent=_spent(standing.last, run),
     )
     return View(
@@ -162,6 +163,8 @@ def _stands_at(playbook: Playbook, good: tuple[Driver, ...], facts: NodeFacts) -
 
 def _spent(result: Result | None, run: str) -> Verdict | None:
     """Return how the node's turn in this run ended, if it ended badly."""
-    if result is None or result.run != run or result.verdict in (Verdict.CHANGED, Verdict.CONVERGED):
+    # A node that was held was let be, not tried: released, it has its turn.
+    calm = (Verdict.CHANGED, Verdict.CONVERGED, Verdict.SKIPPED, Verdict.UNDER_WAY, Verdict.UNREACHABLE)
+    if result is None or result.run != run or result.verdict in calm:
         return None
     return Verdict(result.verdict) if result.verdict in set(Verdict) else Verdict.FAILED

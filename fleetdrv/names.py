@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the records below. A record with a newer one is refused: an older fleetdrv must not guess."""
 
 DOMAIN = "fleetdrv.io"
@@ -19,6 +19,11 @@ RUN_LABEL = f"{DOMAIN}/run"
 
 MAINTENANCE_TAINT = f"{DOMAIN}/maintenance"
 HOLD_LABEL = f"{DOMAIN}/hold"
+"""Node label: leave this node alone. Its value is a word or two of the reason."""
+
+HOLD = f"{DOMAIN}/hold"
+"""Node annotation beside the label: JSON of who holds the node, why and since when."""
+
 LAST_RESULT = f"{DOMAIN}/last-result"
 DRIVER_LABEL_PREFIX = f"{DOMAIN}/driver."
 

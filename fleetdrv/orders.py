@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from typing import Any
 
-from fleetdrv import holding, names, ownership, report
+from fleetdrv import holding, holds, names, ownership, report
 from fleetdrv import lease as leases
 from fleetdrv.cluster import Cluster
 from fleetdrv.crew import Options, open_cluster
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ExitCode, InputError
-from fleetdrv.ownership import Kind, Object
+from fleetdrv.errors import Conflict, ExitCode, InputError, NotFound, Refused
+from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.proc import this_process
+from fleetdrv.records import Hold
+from fleetdrv.swap import swap_node
 
 _WHY = "no reason given"
 
 
 def status(options: Options, pool: str) -> ExitCode:
-    """Print every pool's run and every node that is out by our hand."""
+    """Print every pool's run, every node that is out by our hand, and every node that is held.
+
+    A hold is on a node, whatever its pool: those of other pools are shown, too.
+    """
     with _cluster(options) as cluster:
         held = [lease for lease in cluster.leases() if not pool or _pool(lease) == pool]
         if pool and not held:
             raise InputError(f"no pool {pool}: no rollout ever ran for it in this cluster")
-        marked = cluster.nodes(names.RUN_LABEL)
+        marked, kept = cluster.nodes(names.RUN_LABEL), cluster.nodes(names.HOLD_LABEL)
+    held_nodes = {ownership.name(node): holds.said(node) or "" for node in kept}
     out = [_node(node) for node in marked if not pool or _record_pool(node) == pool]
     pools = [_lease(lease) for lease in held]
     if options.json:
-        print(report.document("status", ExitCode.DONE, pools=pools, nodes=out))
+        print(report.document("status", ExitCode.DONE, pools=pools, nodes=out, held=held_nodes))
         return ExitCode.DONE
     for one in pools:
         print(_pool_line(one))
@@ -38,6 +46,8 @@ def status(options: Options, pool: str) -> ExitCode:
         print(f"  {node['node']}: {node['owner']} since {node['since']}, run {node['run']}, {state}{failed}")
     if not out:
         print("  no node is out of service by fleetdrv")
+    for name, said in held_nodes.items():
+        print(f"  {name}: held ({said})")
     return ExitCode.DONE
 
 
@@ -62,6 +72,43 @@ def abort(options: Options, pool: str) -> ExitCode:
     with _cluster(options) as cluster:
         holding.abort(cluster, _known(cluster, pool), str(this_process()), options.reason or _WHY)
     return _told(options, "abort", f"{pool}: its run is aborted; nodes in hand are finished")
+
+
+def hold(options: Options, node: str) -> ExitCode:
+    """Have everybody's fleetdrv leave a node alone."""
+    if not options.reason.strip():
+        raise InputError("hold: say why with --reason TEXT: a hold may well outlast the memory of it")
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    mine = Hold(who=str(this_process()), reason=options.reason.strip()[:500], since=since)
+    with _cluster(options) as cluster:
+        held = _swap(cluster, node, lambda seen: holds.hold_patch(seen, mine))
+    owner = ownership.state(held)
+    text = f"{node}: held ({owner.held}) until: fleetdrv release {node}"
+    if owner.record is not None:
+        text += f"; {owner.kind} for run {owner.record.run}: " + (
+            "the step under way ends, no other begins" if owner.record.touched else "it goes back as it was found"
+        )
+    return _told(options, "hold", text)
+
+
+def release(options: Options, node: str) -> ExitCode:
+    """Take a hold off; a node that nobody holds is as wanted."""
+    with _cluster(options) as cluster:
+        left = ownership.state(_swap(cluster, node, holds.release_patch)).record
+    again = "; it is still out of service: the same apply command again brings it to its end" if left else ""
+    return _told(options, "release", f"{node}: not held{again}")
+
+
+def _swap(cluster: Cluster, node: str, decide: Callable[[Object], Patch | None]) -> Object:
+    """Change one Node; raises InputError with names like it where there is none of that name."""
+    try:
+        return swap_node(cluster, node, decide)
+    except NotFound:
+        known = [ownership.name(other) for other in cluster.nodes()]
+        close = ", ".join(get_close_matches(node, known, 3)) or f"none is named like it, of {len(known)}"
+        raise InputError(f"no node {node} in this cluster; near: {close}") from None
+    except Conflict as error:
+        raise Refused(f"{node}: the Node could not be written, others change it all the time: {error}") from error
 
 
 def _told(options: Options, command: str, text: str) -> ExitCode:

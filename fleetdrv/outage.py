@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
@@ -16,13 +17,14 @@ from fleetdrv.load import Loaded
 from fleetdrv.look import View, ask
 from fleetdrv.model import NodeFacts
 from fleetdrv.parse import ProbeError
+from fleetdrv.phases import Phase, job_id
 from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
 from fleetdrv.records import Result
 from fleetdrv.send import Sender, Tell, Warrant
-from fleetdrv.service import NotOurs, Service
+from fleetdrv.service import HandsOff, Service
 from fleetdrv.steps import keep, restore, stage_key
-from fleetdrv.turn import Debt, Grip, Owed, Phase, Verdict, job_id
+from fleetdrv.turn import Debt, Grip, Owed, Verdict
 
 _LOOK_SECONDS = 60.0
 _PATIENCE_SECONDS = (0.5, 1.0, 2.0)
@@ -39,16 +41,24 @@ class Outage:
     now: Callable[[], float]
     today: Callable[[], str]
     sleep: Callable[[float], None]
+    hooks: NodeHooks
     seconds_out: float | None = None
     """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
     _since: float | None = None
 
     def begin(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
         """Cordon, drain where the plan says so, record that the node is touched, send the job."""
+        if blocked := self._neighbours(seen):
+            return blocked
         drains = seen.plan.disruption is not Disruption.NONE
         if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
             why = "; ".join(obstacles)
             return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"cannot be drained: {why}")
+        try:
+            if seen.standing.grip is not Grip.OURS and self.hooks.before(warrant.run, due.why):
+                return None  # minutes may have passed: look again before anything is done
+        except Veto as veto:
+            return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=str(veto))
         self.tell("cordon", due.why, Level.PROGRESS)
         self.service.take_out(warrant.run, due.why)
         self._since = self._since if self._since is not None else self.now()
@@ -63,13 +73,20 @@ class Outage:
         self.jobs.send(due.job, seen.plan.outage, warrant, self._configuration())
         return None
 
+    def _neighbours(self, seen: View) -> Owed | None:
+        """A node that another program works on is not cordoned; one that is out by our hand is finished."""
+        others = () if seen.standing.grip is Grip.OURS else self.service.neighbours()
+        if not others:
+            return None
+        return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"others are at work: {'; '.join(others)}")
+
     def _drain(self, seen: View, warrant: Warrant) -> Owed | None:
         """Empty the node; where that fails and nothing was touched, it goes back as it was found."""
         self.tell("drain", "pods leave", Level.PROGRESS)
         try:
             self.service.empty(warrant.check, lambda text: self.tell("drain", text, Level.PROGRESS))
         except (Transient, Permanent) as error:
-            if isinstance(error, NotOurs) or seen.standing.touched:
+            if isinstance(error, HandsOff) or seen.standing.touched:
                 raise
             return self._untouched(error, warrant)
         return None
@@ -83,7 +100,7 @@ class Outage:
                 warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
             )
             self._wait_for_users(users, modules)
-        except NotOurs:
+        except HandsOff:
             raise
         except (Transient, Permanent) as error:
             return self._untouched(error, warrant)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from fleetdrv import names
+from fleetdrv import holds, names
 from fleetdrv.errors import Conflict, Refused
 from fleetdrv.names import label_value
 from fleetdrv.records import Cordon
@@ -52,12 +52,12 @@ class Ownership:
     """Field manager that set `unschedulable`, where the API knows."""
     since: str = ""
     held: str | None = None
-    """Value of the hold label; also beside OURS, where it asks for no further destructive step."""
+    """Who holds it and why; also beside OURS, where it asks for no further destructive step."""
 
     @property
     def reason(self) -> str:
         """Say it for people."""
-        hold = f"held ({names.HOLD_LABEL}={self.held})"
+        hold = f"held ({self.held})"
         if self.kind is Kind.HELD:
             return hold
         by = f" (by {self.manager}{', ' + self.since if self.since else ''})" if self.manager else ""
@@ -74,7 +74,7 @@ class NodeIdentity:
 
 def state(node: Object) -> Ownership:
     """Tell who holds the node now."""
-    record, held = _record(node), _labels(node).get(names.HOLD_LABEL)
+    record, held = _record(node), holds.said(node)
     out = unschedulable(node)
     manager, since = _setter(node) if out else ("", "")
     if record is None:

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from fleetdrv import selectors
+from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.sources import AptSource, DkmsSource, Model
 
@@ -213,6 +214,17 @@ class Rollout(Model):
         return value
 
 
+class Remediate(Model):
+    """How often cron may try one wanted state on one node, and how long it waits in between.
+
+    Counted on the Node, whichever machine tries. A human's `apply` tries regardless and begins the count anew.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    backoff_seconds: Annotated[int, Field(ge=0, le=604800)] = 3600
+    """After the first failure; doubled with each further one, up to a day."""
+
+
 class Playbook(Model):
     """What a pool of nodes is to become."""
 
@@ -227,6 +239,8 @@ class Playbook(Model):
     drain: Drain = Drain()
     reboot: Reboot = Reboot()
     rollout: Rollout = Rollout()
+    hooks: Hooks = Hooks()
+    remediate: Remediate = Remediate()
 
     @field_validator("hosts")
     @classmethod

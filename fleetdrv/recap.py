@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from fleetdrv import report
 from fleetdrv.crew import Crew, Options
+from fleetdrv.drive import Ending
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
 from fleetdrv.fleet import Result
@@ -19,33 +22,72 @@ _CODES = {
 
 def conclude(command: str, options: Options, crew: Crew, result: Result) -> ExitCode:
     """Print the recap and say how it ended."""
-    codes = [_CODES.get(ending.verdict, ExitCode.FAILED) for ending in result.endings]
-    if result.stopped:
-        codes.append(ExitCode.INTERRUPTED if result.stopped == "interrupted" else ExitCode.STOPPED)
-    code = worst(ExitCode.DONE, *codes)
-    left = left_out(crew)
+    code = _code(result)
     if options.json:
-        nodes = {ending.node: report.ending_json(ending) for ending in result.endings}
-        print(
-            report.document(
-                command,
-                code,
-                nodes=nodes,
-                stopped=result.stopped,
-                waiting=list(result.waiting),
-                left_out=left,
-                effects=effects(crew),
-            )
-        )
+        _print_document(command, code, crew, result)
     elif options.quiet and code is ExitCode.DONE:
         for ending in result.endings:
             if ending.verdict is Verdict.SKIPPED:  # not as wanted for all we know, though nothing failed
                 print(report.ending_line(ending))
     else:
-        counts = effects(crew)
-        words = f"{counts['execs']} commands over SSH, {counts['api_writes']} writes to the cluster"
-        print(report.summary_text(result.endings, result.stopped, left, words))
+        _print_text(crew, result.endings, result.stopped)
     return code
+
+
+def conclude_quietly(
+    options: Options, crew: Crew, result: Result, endings: Sequence[Ending], stopped: str
+) -> ExitCode:
+    """Say how a remediation ended: the exit code tells how things stand, the text only what is handed in."""
+    code = _code(result)
+    if options.json:
+        _print_document("remediate", code, crew, result)
+    elif endings or stopped:
+        _print_text(crew, endings, stopped)
+    return code
+
+
+def left_alone(options: Options, why: str, code: ExitCode) -> ExitCode:
+    """Say why a remediation did not begin: nobody's fault, so with --quiet nothing."""
+    if options.json:
+        print(report.document("remediate", code, nodes={}, stopped=why, waiting=[], left_out=[]))
+    elif not options.quiet:
+        print(why)
+    return code
+
+
+def _code(result: Result) -> ExitCode:
+    codes = [_CODES.get(ending.verdict, ExitCode.FAILED) for ending in result.endings]
+    if result.stopped:
+        codes.append(ExitCode.INTERRUPTED if result.stopped == "interrupted" else ExitCode.STOPPED)
+    return worst(ExitCode.DONE, *codes)
+
+
+def _print_document(command: str, code: ExitCode, crew: Crew, result: Result) -> None:
+    nodes = {ending.node: report.ending_json(ending) for ending in result.endings}
+    print(
+        report.document(
+            command,
+            code,
+            nodes=nodes,
+            stopped=result.stopped,
+            waiting=list(result.waiting),
+            left_out=left_out(crew),
+            effects=effects(crew),
+        )
+    )
+
+
+def _print_text(crew: Crew, endings: Iterable[Ending], stopped: str) -> None:
+    counts = effects(crew)
+    words = f"{counts['execs']} commands over SSH, {counts['api_writes']} writes to the cluster"
+    print(report.summary_text(endings, stopped, left_out(crew), words))
+
+
+def counts(result: Result) -> dict[str, int]:
+    """Count, for who sums runs up, the nodes that were changed and those that were to be and are not."""
+    verdicts = [ending.verdict for ending in result.endings]
+    failed = [verdict for verdict in verdicts if _CODES.get(verdict, ExitCode.FAILED) is ExitCode.FAILED]
+    return {"changed": verdicts.count(Verdict.CHANGED), "failed": len(failed)}
 
 
 def left_out(crew: Crew) -> list[str]:

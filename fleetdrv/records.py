@@ -124,6 +124,17 @@ class Order(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(_Record):
+    """Somebody wants a node left alone."""
+
+    who: str
+    reason: str
+    since: str
+    """ISO 8601."""
+    schema: int = names.SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result(_Record):
     """How a node's last turn ended: kept on the Node, so that cron does not repeat a permanent failure."""
 
@@ -134,4 +145,8 @@ class Result(_Record):
     finding: str
     at: str
     """ISO 8601."""
+    attempts: int = 0
+    """How often this wanted state was tried on this node since it last succeeded."""
+    not_before: str = ""
+    """ISO 8601: `remediate` does not try it again earlier."""
     schema: int = names.SCHEMA

@@ -188,6 +188,8 @@ _BAD = frozenset(
         Verdict.INCOMPATIBLE,
         Verdict.NOT_MENDABLE,
         Verdict.BLOCKED,
+        Verdict.DEFERRED,
+        Verdict.GIVEN_UP,
     }
 )
 

@@ -11,8 +11,8 @@ from fleetdrv.errors import FleetdrvError, Stopped, Transient
 from fleetdrv.events import Level
 from fleetdrv.follow import Follower, JobEnd, Line, Lines
 from fleetdrv.jobs import Order, bundle
+from fleetdrv.phases import Phase
 from fleetdrv.plan import Step
-from fleetdrv.turn import Phase
 
 STAGE_SECONDS = 3600.0
 OUTAGE_SECONDS = 1800.0

@@ -8,54 +8,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
-from fleetdrv import daemons, names, ownership, pods
-from fleetdrv.cluster import Cluster, swap_node
+from fleetdrv import daemons, names, neighbours, ownership, pods
+from fleetdrv.attempts import Counting
+from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, drain, preflight, wait_for
-from fleetdrv.errors import Conflict, NotFound, Permanent, Refused, Transient
+from fleetdrv.errors import Conflict, Forbidden, NotFound, Permanent, Refused, Transient
 from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.playbook import Drain
 from fleetdrv.records import Cordon, Result
-from fleetdrv.turn import Grip
-
-_GRIPS = {
-    Kind.FREE: Grip.FREE,
-    Kind.OURS: Grip.OURS,
-    Kind.OURS_LIFTED: Grip.LOST,
-    Kind.OURS_TAKEN: Grip.LOST,
-    Kind.FOREIGN: Grip.FOREIGN,
-    Kind.HELD: Grip.HELD,
-}
-
+from fleetdrv.standing import Standing, last_result, standing_of
+from fleetdrv.swap import swap_node
 
 Check: TypeAlias = Callable[[], None]
 Tell: TypeAlias = Callable[[str], None]
 
 
-class NotOurs(Permanent):
+class HandsOff(Permanent):
+    """No further step may be taken on the node. The next look says what becomes of it."""
+
+
+class NotOurs(HandsOff):
     """The node changed hands under way; nothing more may be done to it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Where a node stands in its cluster, read just now."""
-
-    grip: Grip
-    run: str = ""
-    """Run that holds it, when ours."""
-    pool: str = ""
-    touched: bool = False
-    step: str = ""
-    """The job that was about to be sent when the node was marked as touched."""
-    out: bool = False
-    """Takes no new pods: cordoned by anybody, or not Ready."""
-    reason: str = ""
-    held: bool = False
-    last: Result | None = None
-    machine_id: str = ""
-    boot_id: str = ""
+class OnHold(HandsOff):
+    """Somebody put a hold on the node under way."""
 
 
 class Service(Protocol):
@@ -72,6 +53,10 @@ class Service(Protocol):
 
     def obstacles(self) -> tuple[str, ...]:
         """Name what would keep the node from being drained; changes nothing."""
+        ...
+
+    def neighbours(self) -> tuple[str, ...]:
+        """Name the other programs that are at work on the node, or about to be."""
         ...
 
     def occupants(self) -> Mapping[str, str]:
@@ -100,7 +85,7 @@ class Service(Protocol):
         ...
 
     def mark_touched(self, run: str, step: str) -> None:
-        """Record, before it happens, that the node is about to be changed. Raises NotOurs."""
+        """Record, before it happens, that the node is about to be changed. Raises NotOurs, OnHold."""
         ...
 
     def give_back(self, run: str, result: Result, drivers: Mapping[str, str]) -> None:
@@ -131,6 +116,7 @@ class KubernetesNode:
     policy: Drain
     clock: Callable[[], str]
     """Wall clock as ISO 8601, for people who read the annotation."""
+    counting: Counting = field(default_factory=Counting)
     reason: str = ""
     """The operator's words; else the cordon says what is not as wanted."""
     monotonic: Callable[[], float] = time.monotonic
@@ -147,6 +133,22 @@ class KubernetesNode:
         """Name pods and budgets that would keep the node from being drained."""
         return tuple(str(obstacle) for obstacle in preflight(self.cluster, self.node, self.policy, self.sleep))
 
+    def neighbours(self) -> tuple[str, ...]:
+        """As `neighbours.at_work` judges. Fails closed: what must not be read may well be at work."""
+        node = self.cluster.node(self.node)
+        try:
+            maintenances, kured = self.cluster.maintenances(), self._kured()
+        except Forbidden as error:
+            rule = "grant what docs/clusterrole.yaml says: kubectl apply -f docs/clusterrole.yaml"
+            return (f"whether another program works on it cannot be seen: {error}; {rule}",)
+        return neighbours.at_work(node, kured, maintenances, datetime.fromisoformat(self.clock()))
+
+    def _kured(self) -> Object | None:
+        try:
+            return self.cluster.daemon_set(*neighbours.KURED)
+        except NotFound:
+            return None
+
     def occupants(self) -> Mapping[str, str]:
         """Name every pod on the node as NAMESPACE/NAME of KIND OWNER, by UID."""
         return {pods.uid(pod): pods.full_title(pod) for pod in self.cluster.pods_on(self.node)}
@@ -159,10 +161,22 @@ class KubernetesNode:
             if owner.kind is Kind.FREE:
                 reason = (self.reason or why)[:500]
                 cordon = Cordon(run=run, pool=self.pool, holder=self.holder, reason=reason, since=self.clock())
-                return ownership.cordon_patch(node, ownership.cordon_record(node, cordon))
-            return self._adopted(node, run, "cordon")
+                patch = ownership.cordon_patch(node, ownership.cordon_record(node, cordon))
+                return self._counted(node, run, patch)
+            self._untroubled(node, "cordon")
+            adopted = self._adopted(node, run, "cordon")
+            return adopted and self._counted(node, run, adopted)
 
         self._swap("cordon", decide)
+
+    def _counted(self, node: Object, run: str, patch: Patch) -> Patch:
+        """Count the try in the very PATCH that begins it."""
+        begun = self.counting.begin(last_result(node), run=run, at=self.clock())
+        patch["metadata"]["annotations"][names.LAST_RESULT] = begun.to_json()
+        return patch
+
+    def _ended(self, node: Object, result: Result) -> str:
+        return self.counting.end(last_result(node), result).to_json()
 
     def adopt(self, run: str) -> None:
         """One PATCH: from here on the cordon names this run, and the acts of an older one are refused."""
@@ -181,7 +195,7 @@ class KubernetesNode:
 
         def note(daemon_sets: Collection[str]) -> None:
             def decide(node: Object) -> Patch | None:
-                record = self._ours(node, "hold off", run)
+                record = self._untroubled(node, "hold off", run)
                 return ownership.off_patch(node, record, operands, daemon_sets)
 
             self._swap("hold off", decide)
@@ -195,7 +209,7 @@ class KubernetesNode:
     def _hands(self, step: str, still_allowed: Check, say: Tell) -> Hands:
         def still_ours() -> None:
             still_allowed()
-            self._ours(self.cluster.node(self.node), step)
+            self._untroubled(self.cluster.node(self.node), step)
 
         return Hands(say=say, still_ours=still_ours, monotonic=self.monotonic, sleep=self.sleep)
 
@@ -203,7 +217,7 @@ class KubernetesNode:
         """One PATCH on the node as it was just seen to be ours."""
 
         def decide(node: Object) -> Patch | None:
-            record = self._ours(node, step, run)
+            record = self._untroubled(node, step, run)
             return None if record.touched and record.step == step else ownership.touched_patch(node, record, step)
 
         self._swap(step, decide)
@@ -220,7 +234,7 @@ class KubernetesNode:
             if ownership.state(node).record is None:
                 return None  # an earlier try whose answer was lost
             record = self._ours(node, "uncordon", run)
-            return ownership.uncordon_patch(node, record, result.to_json(), drivers)
+            return ownership.uncordon_patch(node, record, self._ended(node, result), drivers)
 
         if ownership.state(self.cluster.node(self.node)).record is not None:
             record = self._ours(self._swap("uncordon", readmit), "uncordon", run)
@@ -234,7 +248,7 @@ class KubernetesNode:
             record = self._ours(node, "leave out", run)
             if record.failed == result.finding:
                 return None
-            return ownership.failed_patch(node, record, result.finding, result.to_json())
+            return ownership.failed_patch(node, record, result.finding, self._ended(node, result))
 
         self._swap("leave out", decide)
 
@@ -243,14 +257,19 @@ class KubernetesNode:
 
         def decide(node: Object) -> Patch | None:
             record = ownership.state(node).record
-            return None if record is None else ownership.release_patch(node, record, result.to_json())
+            return None if record is None else ownership.release_patch(node, record, self._ended(node, result))
 
         self._swap("let go", decide)
 
     def note(self, result: Result) -> None:
-        """One PATCH: the result annotation."""
-        patch: Patch = {"metadata": {"annotations": {names.LAST_RESULT: result.to_json()}}}
-        self._swap("note", lambda node: None if _last(node) == result else patch)
+        """One PATCH: the result annotation; none where the Node says so already."""
+
+        def decide(node: Object) -> Patch | None:
+            noted = self.counting.note(last_result(node), result)
+            text = noted.to_json() if noted else None
+            return {"metadata": {"annotations": {names.LAST_RESULT: text}}} if text else None
+
+        self._swap("note", decide)
 
     def _ours(self, node: Object, step: str, run: str = "") -> Cordon:
         owner = ownership.state(node)
@@ -262,6 +281,13 @@ class KubernetesNode:
             raise NotOurs(self.node, step, f"the node is out for pool {record.pool}, run {record.run}")
         return record
 
+    def _untroubled(self, node: Object, step: str, run: str = "") -> Cordon:
+        """Ours, and nobody asks for a stop: what every step that takes something away begins with."""
+        record, held = self._ours(node, step, run), ownership.state(node).held
+        if held is not None:
+            raise OnHold(self.node, step, f"the node is held ({held})")
+        return record
+
     def _adopted(self, node: Object, run: str, step: str) -> Patch | None:
         record = self._ours(node, step)
         return None if record.run == run else ownership.adopt_patch(node, record, run=run, holder=self.holder)
@@ -271,30 +297,3 @@ class KubernetesNode:
             return swap_node(self.cluster, self.node, decide, sleep=self.sleep)
         except Conflict as error:
             raise Transient(self.node, step, f"the Node could not be written: {error}") from error
-
-
-def standing_of(node: Object, pool: str) -> Standing:
-    """Boil a Node object down. A node that another pool's run holds counts as somebody else's."""
-    owner, identity, ready = ownership.state(node), ownership.identity(node), ownership.ready(node)
-    grip, record = _GRIPS[owner.kind], owner.record
-    reason = owner.reason if owner.kind is not Kind.FREE else "" if ready else "not Ready"
-    if record is not None and record.pool != pool:
-        grip, reason = Grip.FOREIGN, f"out for pool {record.pool}, run {record.run}"
-    return Standing(
-        grip=grip,
-        run=record.run if record else "",
-        pool=record.pool if record else "",
-        touched=record is not None and record.touched,
-        step=record.step if record else "",
-        out=ownership.unschedulable(node) or not ready,
-        reason=reason,
-        held=owner.held is not None,
-        last=_last(node),
-        machine_id=identity.machine_id,
-        boot_id=identity.boot_id,
-    )
-
-
-def _last(node: Object) -> Result | None:
-    text = (node.get("metadata", {}).get("annotations") or {}).get(names.LAST_RESULT)
-    return Result.from_json(text, f"{ownership.name(node)}: {names.LAST_RESULT}") if text else None

@@ -51,7 +51,12 @@ def views_of(crew: Crew, seen: Seen) -> dict[str, View | str]:
 
 def owes_something(seen: Seen) -> bool:
     """Whether anything is due on any node."""
-    return any(isinstance(came, Owed) and came.debt is not Debt.NOTHING for came in seen.values())
+    return bool(owing(seen))
+
+
+def owing(seen: Seen) -> tuple[str, ...]:
+    """Name the nodes on which something is due."""
+    return tuple(n for n, came in seen.items() if isinstance(came, Owed) and came.debt is not Debt.NOTHING)
 
 
 def nothing_to_do(crew: Crew, seen: Seen) -> Result:

@@ -32,7 +32,7 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
-_POSITIONAL = ("playbook", "pool", "action")
+_POSITIONAL = ("playbook", "pool", "node", "action")
 _LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
 _CHANGE = (*_LOOK, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
@@ -119,6 +119,20 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
+@_command("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", "reason")
+def remediate(options: Any, playbook: str) -> int:
+    """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
+
+    A node that failed is tried again after a while, at most as often as the playbook's `remediate` says, until
+    the playbook changes or somebody types `apply`. No output where all is well. With --quiet only what is new
+    since the last time: a node that is given up is told of once, while the exit code stays 4 until it is mended.
+    A pool that somebody else drives is left alone (exit code 0), a paused one too (5).
+    """
+    from fleetdrv import commands
+
+    return commands.remediate(options, playbook)
+
+
 @_command("context", "json")
 def status(options: Any, pool: str) -> int:
     """Show, from any machine, which nodes are out of service, by which run, in which step.
@@ -152,6 +166,27 @@ def abort(options: Any, pool: str) -> int:
     from fleetdrv import orders
 
     return orders.abort(options, pool)
+
+
+@_command(*_ORDER)
+def hold(options: Any, node: str) -> int:
+    """Have fleetdrv leave a node alone, from any machine, until `release`; --reason is required.
+
+    NODE is the name of the Node object. Every command passes it by. If a run has it out of service: untouched,
+    it goes back as it was found; touched, the job under way ends, no other begins, and it goes back only if it
+    then stands verified.
+    """
+    from fleetdrv import orders
+
+    return orders.hold(options, node)
+
+
+@_command("context", "json")
+def release(options: Any, node: str) -> int:
+    """Take the hold off a node that `hold` put there; its next turn is the next command's."""
+    from fleetdrv import orders
+
+    return orders.release(options, node)
 
 
 @_command(

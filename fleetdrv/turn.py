@@ -15,19 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fleetdrv.model import Job, JobState
+from fleetdrv.phases import Phase, gave_up, last_job, next_job, number_of
 from fleetdrv.plan import NodePlan, Outcome
-
-MAX_INTERRUPTED = 3
-"""So often a job of one phase may be cut off (power cut, reboot, killed) before the node counts as failed."""
-
-
-class Phase(StrEnum):
-    """Kinds of jobs."""
-
-    STAGE = "stage"
-    OUTAGE = "outage"
-    ROLLBACK = "rollback"
-    KEEP = "keep"
 
 
 class Grip(StrEnum):
@@ -75,6 +64,19 @@ class Verdict(StrEnum):
     LEFT_OUT = "failed, left out of service"
     LOST = "failed, taken over by somebody else"
     UNREACHABLE = "unreachable"
+    DEFERRED = "not tried again yet"
+    GIVEN_UP = "given up"
+    """Not tried again by `remediate`: too often already, or it cannot help."""
+    UNDER_WAY = "under way"
+    """On the Node only, from the cordon until the turn ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """Why `remediate` leaves a node alone that owes a change: it was tried before, with this wanted state."""
+
+    verdict: Verdict
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,10 @@ class Sight:
     """A last known good is there for every driver of the playbook."""
     good_again: bool = False
     """The node stands at its last known good (a plan for that wanted state is empty)."""
+    held: str = ""
+    """Somebody's hold on a node that is out by our hand: who and why."""
+    barred: Bar | None = None
+    """No new try. What was begun is brought to its end all the same."""
     spent: Verdict | None = None
     """How this node's turn already ended in this very run, from the node's last result."""
 
@@ -135,27 +141,69 @@ def owed(sight: Sight) -> Owed:
 
 
 def _owed_in_service(sight: Sight) -> Owed:
-    plan, stage = sight.plan, _last(sight, Phase.STAGE)
+    plan, stage = sight.plan, last_job(sight, Phase.STAGE)
     if sight.spent is not None:
         return Owed(debt=Debt.NOTHING, verdict=sight.spent, why="its turn in this run is over")
     if plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.NOTHING, verdict=Verdict.CONVERGED)
+    if sight.barred:
+        return Owed(debt=Debt.NOTHING, verdict=sight.barred.verdict, why=sight.barred.why)
     if plan.outcome is not Outcome.CHANGEABLE:
         return Owed(debt=Debt.NOTHING, verdict=_REFUSALS[plan.outcome], why=plan.reason)
-    if plan.stage and (why := _gave_up(sight, Phase.STAGE)):
+    if plan.stage and (why := gave_up(sight, Phase.STAGE)):
         return Owed(debt=Debt.NOTHING, job=stage.id if stage else "", verdict=_stage_verdict(stage), why=why)
     return _stage_or_outage(sight)
 
 
 def _owed_in_outage(sight: Sight) -> Owed:
+    due = _way_on(sight)
+    if sight.held and due.debt in _STEPS:
+        return _halt(sight, due.debt)
+    if sight.barred and due.debt in (Debt.STAGE, Debt.OUTAGE):
+        return _let_be(sight, sight.barred)
+    return due
+
+
+_STEPS = {Debt.STAGE, Debt.OUTAGE, Debt.ROLLBACK}
+
+
+def _halt(sight: Sight, debt: Debt) -> Owed:
+    """Held, and something would still have to be done to the node: it is not done.
+
+    Untouched, the node goes back as it was found. Touched, it stays out of service as the job left it: a
+    rollback is a change like any other, and whoever holds the node wants to find it as it is. A node that
+    stands verified, at the new driver or at its last known good, needs no further step and goes back.
+    """
+    if sight.touched and sight.good_again:
+        verdict = Verdict.ROLLED_BACK if debt is Debt.ROLLBACK else Verdict.SKIPPED
+        why = f"held ({sight.held}); it stands at its last known good, verified"
+        return Owed(debt=Debt.RETURN_ROLLED_BACK, verdict=verdict, why=why)
+    if sight.touched:
+        why = f"held ({sight.held}) with its change half-way; no rollback and no other step until it is released"
+        return Owed(debt=Debt.LEAVE_OUT, verdict=Verdict.LEFT_OUT, why=why)
+    return Owed(debt=Debt.RETURN, verdict=Verdict.SKIPPED, why=f"held ({sight.held}); it was not touched yet")
+
+
+def _let_be(sight: Sight, bar: Bar) -> Owed:
+    """An outage that nobody ended must not begin anew: it goes back where it can, and else stays as it is.
+
+    It stands there tainted and recorded already; to write that again each period would help nobody.
+    """
+    if sight.touched and not sight.good_again:
+        return Owed(debt=Debt.NOTHING, verdict=bar.verdict, why=f"{bar.why}; it stays out of service")
+    back = Debt.RETURN_ROLLED_BACK if sight.touched else Debt.RETURN
+    return Owed(debt=back, verdict=bar.verdict, why=bar.why)
+
+
+def _way_on(sight: Sight) -> Owed:
     # "Touched" is recorded under this cordon before a job is sent: without it they are of an outage before.
     outage = _of_this_outage(sight) if sight.touched else None
-    rollback = _last(sight, Phase.ROLLBACK) if sight.touched else None
+    rollback = last_job(sight, Phase.ROLLBACK) if sight.touched else None
     if rollback is not None:
         return _owed_after_rollback(sight, rollback)
     if sight.plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
-    if outage is not None and (why := _gave_up(sight, Phase.OUTAGE)):
+    if outage is not None and (why := gave_up(sight, Phase.OUTAGE)):
         if outage.exit_code == _AS_IT_WAS:
             return Owed(debt=Debt.RETURN, job=outage.id, verdict=Verdict.FAILED, why=f"{why}; all is as it was")
         return _roll_back(sight, outage, why)
@@ -163,18 +211,18 @@ def _owed_in_outage(sight: Sight) -> Owed:
         return _roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
     if sight.plan.outcome is not Outcome.CHANGEABLE:
         return _give_up_in_outage(sight, _REFUSALS[sight.plan.outcome], sight.plan.reason)
-    if sight.plan.stage and (why := _gave_up(sight, Phase.STAGE)):
-        stage = _last(sight, Phase.STAGE)
+    if sight.plan.stage and (why := gave_up(sight, Phase.STAGE)):
+        stage = last_job(sight, Phase.STAGE)
         return _give_up_in_outage(sight, _stage_verdict(stage), why, stage.id if stage else "")
     return _stage_or_outage(sight)
 
 
 def _of_this_outage(sight: Sight) -> Job | None:
     """Return the last outage job, unless one of a later number was about to be sent and never arrived."""
-    job = _last(sight, Phase.OUTAGE)
+    job = last_job(sight, Phase.OUTAGE)
     mark, _, number = sight.about_to.rpartition(".")
     awaited = mark == f"{sight.run}.{Phase.OUTAGE}" and number.isdigit()
-    return None if job is not None and awaited and _number(job) < int(number) else job
+    return None if job is not None and awaited and number_of(job) < int(number) else job
 
 
 _DOES_NOT_FIT = {66, 67, 69, 79}
@@ -204,11 +252,11 @@ def _give_up_in_outage(sight: Sight, verdict: Verdict, why: str, job: str = "") 
 
 
 def _owed_after_rollback(sight: Sight, rollback: Job) -> Owed:
-    worn_out = _gave_up(sight, Phase.ROLLBACK)
+    worn_out = gave_up(sight, Phase.ROLLBACK)
     if rollback.state is not JobState.DONE and not worn_out:
-        return Owed(debt=Debt.ROLLBACK, job=_next(sight, Phase.ROLLBACK), why="the rollback was interrupted")
-    outage = _last(sight, Phase.OUTAGE)
-    cause = _gave_up(sight, Phase.OUTAGE) or "the change was not verified"
+        return Owed(debt=Debt.ROLLBACK, job=next_job(sight, Phase.ROLLBACK), why="the rollback was interrupted")
+    outage = last_job(sight, Phase.OUTAGE)
+    cause = gave_up(sight, Phase.OUTAGE) or "the change was not verified"
     job = (outage or rollback).id
     if rollback.exit_code == 0 and sight.good_again:
         why = f"{cause}; back at its last known good, verified"
@@ -222,7 +270,7 @@ def _roll_back(sight: Sight, outage: Job, why: str) -> Owed:
         why = f"{why}; still at its last known good, verified"
         return Owed(debt=Debt.RETURN_ROLLED_BACK, job=outage.id, verdict=Verdict.ROLLED_BACK, why=why)
     if sight.has_good:
-        return Owed(debt=Debt.ROLLBACK, job=_next(sight, Phase.ROLLBACK), why=why)
+        return Owed(debt=Debt.ROLLBACK, job=next_job(sight, Phase.ROLLBACK), why=why)
     return Owed(
         debt=Debt.LEAVE_OUT,
         job=outage.id,
@@ -233,56 +281,7 @@ def _roll_back(sight: Sight, outage: Job, why: str) -> Owed:
 
 def _stage_or_outage(sight: Sight) -> Owed:
     if sight.plan.stage:
-        return Owed(debt=Debt.STAGE, job=_next(sight, Phase.STAGE), why=sight.plan.stage[0].why)
+        return Owed(debt=Debt.STAGE, job=next_job(sight, Phase.STAGE), why=sight.plan.stage[0].why)
     layers = dict.fromkeys(f"{d.driver}: {d.layer}" for d in sight.plan.differences)
     why = f"{', '.join(layers)} not as wanted"
-    return Owed(debt=Debt.OUTAGE, job=_next(sight, Phase.OUTAGE), why=why)
-
-
-def job_id(run: str, phase: Phase, number: int) -> str:
-    """Name a job.
-
-    >>> job_id("r1", Phase.STAGE, 2)
-    'r1.stage.2'
-    """
-    return f"{run}.{phase}.{number}"
-
-
-def _of_phase(sight: Sight, phase: Phase) -> list[Job]:
-    return [job for job in sight.jobs if job.id.startswith(f"{sight.run}.{phase}.")]
-
-
-def _number(job: Job) -> int:
-    return int(job.id.rpartition(".")[2])
-
-
-def _last(sight: Sight, phase: Phase) -> Job | None:
-    """The phase's last job that ran, or may yet run."""
-    return max(filter(_ran, _of_phase(sight, phase)), key=_number, default=None)
-
-
-def _next(sight: Sight, phase: Phase) -> str:
-    """A job that was claimed but never started is taken up under its own name; any other is over."""
-    last = max(_of_phase(sight, phase), key=_number, default=None)
-    if last is None:
-        return job_id(sight.run, phase, 1)
-    return last.id if last.state is JobState.CLAIMED else job_id(sight.run, phase, _number(last) + 1)
-
-
-_NEVER_RAN = ("lock", "token", "meta", "superseded")
-"""What run.sh and launch.sh name as the failed step of a job that ended before its first one."""
-
-
-def _ran(job: Job) -> bool:
-    return not (job.state is JobState.DONE and job.failed_step in _NEVER_RAN)
-
-
-def _gave_up(sight: Sight, phase: Phase) -> str:
-    """Say why the phase is not tried again in this run: its job failed, or never lives to its end."""
-    last = _last(sight, phase)
-    if last is not None and last.state is JobState.DONE and last.exit_code != 0:
-        return f"{last.failed_step or phase}: exit {last.exit_code} (job {last.id})"
-    interrupted = [job for job in _of_phase(sight, phase) if job.state is JobState.INTERRUPTED]
-    if len(interrupted) >= MAX_INTERRUPTED:
-        return f"{phase}: interrupted {len(interrupted)} times (job {interrupted[-1].id})"
-    return ""
+    return Owed(debt=Debt.OUTAGE, job=next_job(sight, Phase.OUTAGE), why=why)

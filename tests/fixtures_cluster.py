@@ -297,7 +297,7 @@ class RealWorld(World):
         path = _collection(obj)
         made = _good(self._admin.send("POST", path, body=obj))
         full = f"{path}/{made['metadata']['name']}"
-        if obj["kind"] in ("Node", "Namespace"):
+        if obj["kind"] in ("Node", "Namespace") or "/kube-system/" in path:
             self._made.append(full)
         if "status" in obj:
             made = _good(

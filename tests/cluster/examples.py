@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fleetdrv import ownership
-from fleetdrv.cluster import Cluster, swap_node
+from fleetdrv.cluster import Cluster
 from fleetdrv.ownership import Object
 from fleetdrv.records import Cordon
+from fleetdrv.swap import swap_node
 
 
 def a_cordon(**changes: Any) -> Cordon:

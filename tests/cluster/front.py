@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,30 @@ class NewPolicy(Front):
             if resource.get("name") == "pods/eviction":
                 resource["version"] = "v1"
         return Answer(code=answer.code, body=found, retry_after_seconds=answer.retry_after_seconds)
+
+
+class Maintained(Front):
+    """Has NodeMaintenance objects, as clusters with one of those operators do; a list comes in pages of one.
+
+    Played because this control plane's own API server (1.20, built with Go 1.19) dies of its first custom
+    object: its vendored reflect2 1.0.1 cannot iterate over the maps of a newer runtime.
+    """
+
+    def __init__(self, upstream: Api, folder: Path, objects: Sequence[Mapping[str, Any]]) -> None:
+        self.objects = objects
+        super().__init__(upstream, folder)
+
+    def answer(self, method: str, path: str, body: Any, content_type: str) -> Answer:
+        plain, _, query = path.partition("?")
+        for version in {str(obj["apiVersion"]) for obj in self.objects}:
+            if plain == f"/apis/{version.partition('/')[0]}":
+                return Answer(code=200, body={"kind": "APIGroup", "preferredVersion": {"groupVersion": version}})
+            if plain == f"/apis/{version}/nodemaintenances":
+                found = [obj for obj in self.objects if obj["apiVersion"] == version]
+                at = int(dict(parse_qsl(query)).get("continue", 0))
+                rest = {"continue": str(at + 1)} if at + 1 < len(found) else {}
+                return Answer(code=200, body={"metadata": rest, "items": found[at : at + 1]})
+        return super().answer(method, path, body, content_type)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

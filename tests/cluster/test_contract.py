@@ -9,11 +9,12 @@ import pytest
 from fleetdrv import cluster as cluster_module
 from fleetdrv import names, ownership, pods, selectors
 from fleetdrv.api import Api
-from fleetdrv.cluster import KubectlCluster, swap_node
+from fleetdrv.cluster import KubectlCluster
 from fleetdrv.errors import ClusterError, Conflict, NotFound
 from fleetdrv.lease import unheld
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.pods import Verdict
+from fleetdrv.swap import swap_node
 from tests.cluster.examples import cordon, uncordon
 from tests.cluster.front import NewPolicy
 from tests.fixtures_cluster import RealWorld, World, eventually, node_object

@@ -120,7 +120,7 @@ def test_of_two_rivals_at_once_one_gets_the_pool(world: World) -> None:
         thread.join(60)
     keeper.set()
     renewals.join()
-    assert sorted(type(o).__name__ for o in outcomes) == ["Held", "Stopped", "Stopped", "Stopped"]
+    assert sorted(type(o).__name__ for o in outcomes) == ["Held", "Taken", "Taken", "Taken"]
 
 
 def quick() -> Timing:

@@ -15,7 +15,7 @@ from fleetdrv import names, ownership
 from fleetdrv.errors import Conflict, Refused
 from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.records import Cordon
-from fleetdrv.service import standing_of
+from fleetdrv.standing import standing_of
 from fleetdrv.turn import Grip
 from tests.cluster.examples import a_cordon
 from tests.fakes.cluster import merge
@@ -217,7 +217,7 @@ def test_a_hold_is_seen_on_any_node() -> None:
     node = {"metadata": {"name": "n", "labels": {names.HOLD_LABEL: "rma"}}, "spec": {}}
     assert ownership.state(node).kind is Kind.HELD
     out, _ = cordoned(node)
-    assert (ownership.state(out).kind, ownership.state(out).held) == (Kind.OURS, "rma")
+    assert (ownership.state(out).kind, ownership.state(out).held) == (Kind.OURS, "fleetdrv.io/hold=rma")
     assert ownership.state(out).reason.endswith("; held (fleetdrv.io/hold=rma)")
 
 
@@ -226,7 +226,7 @@ def test_a_standing_says_that_a_node_of_ours_is_to_be_held() -> None:
     node = {"metadata": {"name": "n", "labels": {names.HOLD_LABEL: ""}}, "spec": {}, "status": info}
     out, _ = cordoned(node)
     standing = standing_of(out, "gpu")
-    assert (standing.grip, standing.held) == (Grip.OURS, True)
+    assert (standing.grip, standing.held) == (Grip.OURS, "fleetdrv.io/hold=")
     assert not standing_of(cordoned({**node, "metadata": {"name": "n"}})[0], "gpu").held
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fleetdrv.compare import Difference, Layer
 from fleetdrv.model import Job, JobState
+from fleetdrv.phases import MAX_INTERRUPTED, Phase, job_id
 from fleetdrv.plan import NodePlan, Outcome, Step
-from fleetdrv.turn import MAX_INTERRUPTED, Debt, Grip, Owed, Phase, Sight, Verdict, job_id, owed
+from fleetdrv.turn import Bar, Debt, Grip, Owed, Sight, Verdict, owed
 from tests.core.factories import a_job
 from tests.core.strategies import pick
 
@@ -82,6 +83,7 @@ class Node:
     grip: Grip = Grip.FREE
     touched: bool = False
     about_to: str = ""
+    held: str = ""
     spent: Verdict | None = None
     fuse: int = -1
     effects: int = 0
@@ -107,6 +109,7 @@ class Node:
             about_to=self.about_to,
             has_good=self.fate.has_good,
             good_again=self.fate.has_good and self.version == self.good,
+            held=self.held,
             spent=self.spent,
         )
 
@@ -156,7 +159,8 @@ class Node:
                 self.send(job_id(RUN, Phase.KEEP, 1 + sum(".keep." in job for job in self.jobs)))
                 self.write(grip=Grip.FREE, touched=False, spent=None)
             case Debt.RETURN | Debt.RETURN_ROLLED_BACK:
-                self.write(grip=Grip.FREE, touched=False, spent=due.verdict)
+                spent = None if due.verdict is Verdict.SKIPPED else due.verdict
+                self.write(grip=Grip.FREE, touched=False, spent=spent)
             case Debt.LET_GO:
                 self.write(grip=Grip.FOREIGN, touched=False, spent=due.verdict)
             case Debt.LEAVE_OUT | Debt.NOTHING:
@@ -308,6 +312,26 @@ def test_a_node_that_somebody_else_took_is_never_changed_again(fate: Fate) -> No
         assert node.jobs == before
 
 
+@pytest.mark.parametrize("fate", FATES)
+def test_a_node_out_by_our_hand_that_somebody_holds_gets_no_further_job(fate: Fate) -> None:
+    """Put at any instant: nothing more is sent, an untouched node goes back, and released it ends as ever."""
+    expected = ending(fate)
+    for point, aftermath in product(range(kill_points(fate)), AFTERMATH):
+        node = Node(fate)
+        killed(node, point, aftermath)
+        if node.grip is not Grip.OURS:
+            continue
+        node.held, touched = "rma", node.touched
+        node.finish_jobs()
+        before = {job for job in node.jobs if ".keep." not in job}
+        node.turn()
+        assert {job for job in node.jobs if ".keep." not in job} == before, (point, aftermath)
+        verified = node.version in ("new", node.good)
+        assert (node.grip is Grip.FREE) == (not touched or (verified and (fate.has_good or node.version == "new")))
+        node.held = ""
+        assert ended(node, node.turn()) == expected, (point, aftermath)
+
+
 @pytest.mark.parametrize("phase", ["stage", "outage", "rollback"])
 def test_a_job_that_never_lives_to_its_end_is_given_up(phase: str) -> None:
     """A node that dies whenever a job of this phase runs must not be driven to its death for ever."""
@@ -373,6 +397,7 @@ STATES = (
 PLANS = (CONVERGED, CHANGE, CHANGE, STAGE_FIRST, STAGE_FIRST, *map(a_refusal, REFUSED))
 GRIPS = (*Grip, Grip.OURS, Grip.OURS, Grip.OURS, Grip.FREE)
 YES_OR_NO = (False, True)
+BAR = Bar(verdict=Verdict.GIVEN_UP, why="tried 3 of 3 times")
 
 
 @st.composite
@@ -396,6 +421,8 @@ def sights(draw: st.DrawFn) -> Sight:
         touched=pick(draw, YES_OR_NO),
         has_good=pick(draw, YES_OR_NO),
         good_again=pick(draw, YES_OR_NO),
+        held=pick(draw, ("", "", "", "rma, by ann")),
+        barred=pick(draw, (None, None, None, BAR)),
         spent=pick(draw, (None, None, None, Verdict.FAILED, Verdict.ROLLED_BACK)),
     )
 
@@ -435,6 +462,34 @@ def test_a_touched_node_goes_back_only_verified(sight: Sight) -> None:
     assert due.debt is not Debt.FINISH or sight.plan.outcome is Outcome.CONVERGED
     assert due.debt is not Debt.RETURN_ROLLED_BACK or sight.good_again
     assert due.debt is not Debt.ROLLBACK or sight.touched
+
+
+@given(sights())
+def test_a_hold_asks_for_no_further_step_on_a_node_that_is_out(sight: Sight) -> None:
+    sight = replace(sight, barred=None)
+    due, free = owed(sight), owed(replace(sight, held=""))
+    if sight.held and sight.grip is Grip.OURS and free.debt in CHANGES_THE_NODE | {Debt.STAGE}:
+        back = Debt.RETURN_ROLLED_BACK if sight.good_again else Debt.LEAVE_OUT
+        assert due.debt is (back if sight.touched else Debt.RETURN)
+        assert (due.verdict is Verdict.LEFT_OUT) == (due.debt is Debt.LEAVE_OUT)
+        assert "rma, by ann" in due.why
+    else:
+        assert due == free
+
+
+@given(sights())
+def test_no_new_try_begins_on_a_node_that_is_given_up_and_what_was_begun_is_ended(sight: Sight) -> None:
+    sight = replace(sight, held="")
+    due, free = owed(sight), owed(replace(sight, barred=None))
+    if sight.barred is None or free.debt in (Debt.FOLLOW, Debt.FINISH, Debt.ROLLBACK, Debt.LET_GO, Debt.LEAVE_OUT):
+        assert due == free
+    elif free.debt in (Debt.STAGE, Debt.OUTAGE):
+        assert due.verdict is Verdict.GIVEN_UP
+        assert BAR.why in due.why
+        back = Debt.RETURN_ROLLED_BACK if sight.touched else Debt.RETURN
+        stays = sight.grip is not Grip.OURS or (sight.touched and not sight.good_again)
+        assert due.debt is (Debt.NOTHING if stays else back)
+    assert due.debt not in (Debt.STAGE, Debt.OUTAGE) or sight.barred is None
 
 
 @given(sights())

@@ -18,7 +18,7 @@ from typing import Any
 
 from fleetdrv import names, pods
 from fleetdrv.effects import Effects, Kind
-from fleetdrv.errors import ClusterAway, ClusterError, Conflict, NotFound
+from fleetdrv.errors import ClusterAway, ClusterError, Conflict, Forbidden, NotFound
 from fleetdrv.ownership import Object, Patch
 from fleetdrv.pods import Eviction, Verdict
 from fleetdrv.wire import event_body, without_images
@@ -50,6 +50,8 @@ class FakeCluster:
         """Asked on each write: "before" loses the request, "after" loses the answer, "" does neither."""
         self.throttled = 0
         """So many evictions are answered with 429, as the API does when it is overloaded."""
+        self.blind = False
+        """This user may not read other programs' objects."""
         self._lock = threading.RLock()
         self._versions = itertools.count(1)
         self._objects: dict[Key, dict[str, Any]] = {}
@@ -92,6 +94,11 @@ class FakeCluster:
             for b in self.every("PodDisruptionBudget")
             if b["metadata"]["namespace"] == namespace
         )
+
+    def maintenances(self) -> tuple[Object, ...]:
+        if self.blind:
+            raise Forbidden("GET nodemaintenances: may not list them (HTTP 403)")
+        return tuple(copy.deepcopy(found) for found in self.every("NodeMaintenance"))
 
     def leases(self) -> tuple[Object, ...]:
         ours = [e for e in self.every("Lease") if e["metadata"]["name"].startswith(names.LEASE_PREFIX)]
