@@ -17,6 +17,8 @@ from pathlib import Path
 from fleetdrv import inventory, load, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneHost
+from fleetdrv.buildcache import BuildCache, default_folder
+from fleetdrv.buildonce import Builds
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
@@ -161,7 +163,8 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
         dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
-        drivers = {}
+        cache = BuildCache(folder=default_folder(), note=lambda text: say(_warning(text)))
+        drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
             line = NodeLine(host, dialler)
             stack.callback(line.close)
@@ -173,6 +176,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
                 loaded=loaded,
                 say=say,
                 versions=versions,
+                builds=shared,
                 plan_again=plan_command(options, playbook, host.name),
             )
         yield Crew(
@@ -237,3 +241,7 @@ def _out(node: Object, pool: str) -> Out:
 
 def _note(text: str) -> Event:
     return Event(node="", phase="ssh", text=text)
+
+
+def _warning(text: str) -> Event:
+    return Event(node="", phase="builds", text=text, level=Level.WARNING)

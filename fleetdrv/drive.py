@@ -7,9 +7,10 @@ continued by reading the same debts. Runs in a worker thread of its own; tells w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from fleetdrv.buildonce import Builds
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
@@ -18,7 +19,8 @@ from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import NotOurs, Service
-from fleetdrv.turn import Debt, Owed, Verdict, owed
+from fleetdrv.sharing import Build, builds
+from fleetdrv.turn import Debt, Owed, Phase, Verdict, owed
 from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
@@ -55,6 +57,7 @@ class NodeDriver:
     service: Service
     loaded: Loaded
     say: Say
+    builds: Builds
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -103,8 +106,17 @@ class NodeDriver:
         return due
 
     def prepare(self, warrant: Warrant) -> Owed:
-        """Do all that can be done while the node serves; return what is due then."""
-        return self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+        """Do all that can be done while the node serves; return what is due then.
+
+        A finished build is fetched at its end, so also one that a controller left which was killed before that.
+        """
+        try:
+            due = self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+            if due.debt is Debt.OUTAGE and not self._seen.standing.out:
+                self.builds.share(self.line, self._builds(self._seen.facts.staged), self._tell)
+            return due
+        finally:
+            self.builds.release(self.name)
 
     def perform(self, warrant: Warrant) -> Ending:
         """Do the outage, or what is left of one, to its end."""
@@ -128,6 +140,8 @@ class NodeDriver:
         except NodeError as error:
             self._outage.explain(error, warrant.run)
             raise
+        finally:
+            self.builds.release(self.name)
         return self.ending(due)
 
     def ending(self, due: Owed) -> Ending:
@@ -181,20 +195,27 @@ class NodeDriver:
 
     # -- acts that need no outage; as those in outage.py, each returns the final debt, or None to look again
 
-    def _follow(self, _: View, due: Owed, warrant: Warrant) -> None:
+    def _follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
         del warrant
         self._tell("follow", due.why)
+        if f".{Phase.STAGE}." in due.job:
+            self.builds.lead(self.name, self._builds(_named(seen)))
         self._jobs.follow(due.job)
 
     def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
-        steps = seen.plan.stage
-        named = {word for step in steps for word in step.argv}
-        files = self.loaded.stage_files()
+        steps, named, files = seen.plan.stage, _named(seen), self.loaded.stage_files()
         needed = {name: data for name, data in files.items() if f"payload/{name}" in named}
+        given = self.builds.claim(self.name, self._builds(named), warrant.check, self._tell)
         self._tell("stage", due.why)
-        self._jobs.send(due.job, steps, warrant, needed)
+        end = self._jobs.send(due.job, steps, warrant, needed, given)
+        self.builds.failed(self.name, end.exit_code)
 
     # -- helpers
+
+    def _builds(self, stages: Collection[str]) -> list[Build]:
+        """Return the builds that trial builds with these keys make."""
+        made = builds(self._seen.wanted, self._seen.facts)
+        return [build for build in made if build.stage in stages]
 
     @property
     def _seen(self) -> View:
@@ -204,6 +225,11 @@ class NodeDriver:
 
     def _tell(self, phase: str, text: str, level: Level = Level.PROGRESS) -> None:
         self.say(Event(node=self.name, phase=phase, text=text, level=level))
+
+
+def _named(seen: View) -> set[str]:
+    """Return every word of the stage's steps: payload files and keys of trial builds among them."""
+    return {word for step in seen.plan.stage for word in step.argv}
 
 
 _CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})

@@ -156,7 +156,7 @@ main() {
         module) look_at_loaded "$2" && look_at_files "$2" ;;
         dkms) look_at_dkms "$2" && look_at_abi ;;
         driver) look_at_good "$2" && look_at_refreshed "$2" ;;
-        package) look_at_package "$2" ;;
+        package) look_at_package "$2" && look_at_abi ;;
         check) shift && run_check "$@" && shift $(($1 - 1)) ;;
         *) die 64 "$usage" ;;
         esac
