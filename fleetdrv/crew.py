@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleetdrv import inventory, load, names, ownership
@@ -72,7 +72,7 @@ class Crew:
     @property
     def digest(self) -> str:
         """Digest of what a run is to reach; to reach the newest versions is another aim."""
-        return self.loaded.playbook.digest + (_UPGRADE if self.versions.upgrade else "")
+        return self.loaded.digest + (_UPGRADE if self.versions.upgrade else "")
 
     def goes_on(self, record: RunRecord | None) -> bool:
         """Tell whether a run that is recorded has the same aim and did not end."""
@@ -145,9 +145,12 @@ class Crew:
 
 
 @contextmanager
-def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
-    """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused."""
-    loaded = load.playbook(Path(playbook))
+def assemble(options: Options, playbook: str, say: Say, *, back: bool = False) -> Iterator[Crew]:
+    """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
+
+    `back`: the playbook is to be undone.
+    """
+    loaded = replace(load.playbook(Path(playbook)), back=back)
     if not options.inventory:
         raise InputError("no inventory: name one with --inventory FILE")
     everything = inventory.read(Path(options.inventory))
@@ -177,7 +180,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
                 say=say,
                 versions=versions,
                 builds=shared,
-                plan_again=plan_command(options, playbook, host.name),
+                plan_again=plan_command(options, playbook, host.name, "rollback" if back else "plan"),
             )
         yield Crew(
             loaded=loaded,
@@ -190,13 +193,13 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
         )
 
 
-def plan_command(options: Options, playbook: str, node: str) -> str:
-    """Return the command line that plans one node as this command was told to see it.
+def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
+    """Return the command line that shows one node's plan as this command was told to see it.
 
     >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
     "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
     """
-    words = ["fleetdrv", "plan", playbook, "-i", options.inventory]
+    words = ["fleetdrv", verb, playbook, "-i", options.inventory]
     words += ["--context", options.context] if options.context else []
     words += ["--no-cluster"] if options.no_cluster else []
     words += ["--upgrade"] if options.upgrade else []

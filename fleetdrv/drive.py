@@ -85,14 +85,16 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        self.view = look(self.line, self.loaded.playbook, self.versions, self.service.standing(), run)
+        book, back, standing = self.loaded.playbook, self.loaded.back, self.service.standing()
+        self.view = look(self.line, book, self.versions, standing, run, back=back)
         self._due, self._looked_at = owed(self.view.sight), self.now()
         return self._due
 
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
         seen = self._seen
-        self.view = judge(self.loaded.playbook, self.versions, seen.facts, seen.good, seen.standing, run)
+        book, back = self.loaded.playbook, self.loaded.back
+        self.view = judge(book, self.versions, seen.facts, seen.good, seen.standing, run, back=back)
         self._due = owed(self.view.sight)
         return self._due
 
