@@ -67,14 +67,23 @@ def _drift_code(view: View | str) -> ExitCode:
 
 def apply(options: Options, playbook: str) -> ExitCode:
     """Bring the pool to the playbook's state, or finish what an earlier run began."""
+    return _change("apply", options, playbook, back=False)
+
+
+def rollback(options: Options, playbook: str) -> ExitCode:
+    """Bring the pool back to what it had before the playbook, by the same rollout."""
+    return _change("rollback", options, playbook, back=True)
+
+
+def _change(command: str, options: Options, playbook: str, *, back: bool) -> ExitCode:
     teller = Teller(quiet=options.quiet, log_json=options.log_json)
-    with assemble(options, playbook, teller) as crew:
+    with assemble(options, playbook, teller, back=back) as crew:
         record = crew.record()
         run, seen = survey.survey(crew, record)
         views = survey.views_of(crew, seen)
         limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
         if not survey.owes_something(seen):
-            return recap.conclude("apply", options, crew, survey.nothing_to_do(crew, seen))
+            return recap.conclude(command, options, crew, survey.nothing_to_do(crew, seen))
         if not options.json and not options.quiet:
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
@@ -82,7 +91,7 @@ def apply(options: Options, playbook: str) -> ExitCode:
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
             result = _roll(crew, seen, lock)
             locked.close(lock, result)
-        return recap.conclude("apply", options, crew, result)
+        return recap.conclude(command, options, crew, result)
 
 
 def remediate(options: Options, playbook: str) -> ExitCode:

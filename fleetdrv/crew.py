@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleetdrv import inventory, load, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneHost
 from fleetdrv.attempts import Counting
+from fleetdrv.buildcache import BuildCache, default_folder
+from fleetdrv.buildonce import Builds
 from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
@@ -73,7 +75,7 @@ class Crew:
     @property
     def digest(self) -> str:
         """Digest of what a run is to reach; to reach the newest versions is another aim."""
-        return self.loaded.playbook.digest + (_UPGRADE if self.versions.upgrade else "")
+        return self.loaded.digest + (_UPGRADE if self.versions.upgrade else "")
 
     def goes_on(self, record: RunRecord | None) -> bool:
         """Tell whether a run that is recorded has the same aim and did not end."""
@@ -146,12 +148,15 @@ class Crew:
 
 
 @contextmanager
-def assemble(options: Options, playbook: str, say: Say, *, cron: bool = False) -> Iterator[Crew]:
+def assemble(
+    options: Options, playbook: str, say: Say, *, cron: bool = False, back: bool = False
+) -> Iterator[Crew]:
     """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
 
     `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
+    `back`: the playbook is to be undone.
     """
-    loaded = load.playbook(Path(playbook))
+    loaded = replace(load.playbook(Path(playbook)), back=back)
     if not options.inventory:
         raise InputError("no inventory: name one with --inventory FILE")
     everything = inventory.read(Path(options.inventory))
@@ -170,7 +175,8 @@ def assemble(options: Options, playbook: str, say: Say, *, cron: bool = False) -
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
         dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
-        drivers = {}
+        cache = BuildCache(folder=default_folder(), note=lambda text: say(_warning(text)))
+        drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
             line = NodeLine(host, dialler)
             stack.callback(line.close)
@@ -184,7 +190,8 @@ def assemble(options: Options, playbook: str, say: Say, *, cron: bool = False) -
                 counting=counting,
                 hooks=NodeHooks(caller=hooks, host=host.name, node=host.node_name),
                 versions=versions,
-                plan_again=plan_command(options, playbook, host.name),
+                builds=shared,
+                plan_again=plan_command(options, playbook, host.name, "rollback" if back else "plan"),
             )
         yield Crew(
             loaded=loaded,
@@ -204,13 +211,13 @@ def _caller(loaded: Loaded, say: Say) -> Caller:
     return Caller(hooks=book.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
-def plan_command(options: Options, playbook: str, node: str) -> str:
-    """Return the command line that plans one node as this command was told to see it.
+def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
+    """Return the command line that shows one node's plan as this command was told to see it.
 
     >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
     "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
     """
-    words = ["fleetdrv", "plan", playbook, "-i", options.inventory]
+    words = ["fleetdrv", verb, playbook, "-i", options.inventory]
     words += ["--context", options.context] if options.context else []
     words += ["--no-cluster"] if options.no_cluster else []
     words += ["--upgrade"] if options.upgrade else []
@@ -258,3 +265,7 @@ def _out(node: Object, pool: str) -> Out:
 
 def _note(text: str) -> Event:
     return Event(node="", phase="ssh", text=text)
+
+
+def _warning(text: str) -> Event:
+    return Event(node="", phase="builds", text=text, level=Level.WARNING)

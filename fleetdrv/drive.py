@@ -7,11 +7,12 @@ continued by reading the same debts. Runs in a worker thread of its own; tells w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fleetdrv.attempts import Counting
+from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
@@ -19,8 +20,10 @@ from fleetdrv.follow import Line
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
+from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import HandsOff, NotOurs, Service
+from fleetdrv.sharing import Build, builds
 from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
@@ -58,6 +61,7 @@ class NodeDriver:
     service: Service
     loaded: Loaded
     say: Say
+    builds: Builds
     hooks: NodeHooks = field(default_factory=NodeHooks)
     counting: Counting = field(default_factory=Counting)
     versions: Versions = field(default_factory=Versions)
@@ -88,7 +92,8 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        self.view = look(self.line, self.loaded.playbook, self.versions, self.service.standing(), run)
+        book, back, standing = self.loaded.playbook, self.loaded.back, self.service.standing()
+        self.view = look(self.line, book, self.versions, standing, run, back=back)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
         return self._due
 
@@ -99,7 +104,8 @@ class NodeDriver:
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
         seen = self._seen
-        self.view = judge(self.loaded.playbook, self.versions, seen.facts, seen.good, seen.standing, run)
+        book, back = self.loaded.playbook, self.loaded.back
+        self.view = judge(book, self.versions, seen.facts, seen.good, seen.standing, run, back=back)
         self._due = self._owed(self.view, run)
         return self._due
 
@@ -113,8 +119,17 @@ class NodeDriver:
         return due
 
     def prepare(self, warrant: Warrant) -> Owed:
-        """Do all that can be done while the node serves; return what is due then."""
-        return self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+        """Do all that can be done while the node serves; return what is due then.
+
+        A finished build is fetched at its end, so also one that a controller left which was killed before that.
+        """
+        try:
+            due = self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+            if due.debt is Debt.OUTAGE and not self._seen.standing.out:
+                self.builds.share(self.line, self._builds(self._seen.facts.staged), self._tell)
+            return due
+        finally:
+            self.builds.release(self.name)
 
     def perform(self, warrant: Warrant) -> Ending:
         """Do the outage, or what is left of one, to its end."""
@@ -139,6 +154,8 @@ class NodeDriver:
             self._outage.explain(error, warrant.run)
             self._after(warrant.run, Verdict.FAILED, f"{error.step}: {error.cause}")
             raise
+        finally:
+            self.builds.release(self.name)
         ending = self.ending(due)
         self._after(warrant.run, ending.verdict, ending.why)
         return ending
@@ -199,20 +216,27 @@ class NodeDriver:
 
     # -- acts that need no outage; as those in outage.py, each returns the final debt, or None to look again
 
-    def _follow(self, _: View, due: Owed, warrant: Warrant) -> None:
+    def _follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
         del warrant
         self._tell("follow", due.why)
+        if f".{Phase.STAGE}." in due.job:
+            self.builds.lead(self.name, self._builds(_named(seen)))
         self._jobs.follow(due.job)
 
     def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
-        steps = seen.plan.stage
-        named = {word for step in steps for word in step.argv}
-        files = self.loaded.stage_files()
+        steps, named, files = seen.plan.stage, _named(seen), self.loaded.stage_files()
         needed = {name: data for name, data in files.items() if f"payload/{name}" in named}
+        given = self.builds.claim(self.name, self._builds(named), warrant.check, self._tell)
         self._tell("stage", due.why)
-        self._jobs.send(due.job, steps, warrant, needed)
+        end = self._jobs.send(due.job, steps, warrant, needed, given)
+        self.builds.failed(self.name, end.exit_code)
 
     # -- helpers
+
+    def _builds(self, stages: Collection[str]) -> list[Build]:
+        """Return the builds that trial builds with these keys make."""
+        made = builds(self._seen.wanted, self._seen.facts)
+        return [build for build in made if build.stage in stages]
 
     @property
     def _seen(self) -> View:
@@ -222,6 +246,11 @@ class NodeDriver:
 
     def _tell(self, phase: str, text: str, level: Level = Level.PROGRESS) -> None:
         self.say(Event(node=self.name, phase=phase, text=text, level=level))
+
+
+def _named(seen: View) -> set[str]:
+    """Return every word of the stage's steps: payload files and keys of trial builds among them."""
+    return {word for step in seen.plan.stage for word in step.argv}
 
 
 _CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})

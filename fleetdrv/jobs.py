@@ -59,8 +59,18 @@ def _closure(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for name in names for part in (*needs(name), name)))
 
 
-def bundle(job: str, steps: Iterable[Step], order: Order, payload: Mapping[str, bytes]) -> Bundle:
-    """Pack the runner, the steps' programs and their files. Same input, same bytes."""
+def bundle(
+    job: str,
+    steps: Iterable[Step],
+    order: Order,
+    payload: Mapping[str, bytes],
+    given: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Pack the runner, the steps' programs and their files. Same input, same bytes.
+
+    `given` are files of the payload that only spare the job work: it does the same without them. They are not
+    part of the digest, or a successor whose cache holds other builds would be told that the job's name is taken.
+    """
     steps = tuple(steps)
     plan = "".join(f"step {shlex.quote(s.why)} {shlex.join((s.program, *s.argv))}\n" for s in steps)
     files = {
@@ -71,6 +81,7 @@ def bundle(job: str, steps: Iterable[Step], order: Order, payload: Mapping[str, 
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    files |= {f"payload/{name}": content for name, content in (given or {}).items()}
     # Not part of the digest: a later controller's token must not make it another job. Last in the tar: it
     # proves that all before it arrived.
     meta = {"meta": f"pool={order.pool}\ntoken={order.token}\nrun={order.run}\n".encode()}

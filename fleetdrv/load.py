@@ -37,6 +37,13 @@ class Loaded:
     """Driver name to archive bytes."""
     keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Driver name to the key of its package repository."""
+    back: bool = False
+    """The run undoes the playbook: nodes go back to what they keep."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what a run is after: a playbook that is undone is not the same one applied."""
+        return self.playbook.digest + ("-back" if self.back else "")
 
     def stage_files(self) -> dict[str, bytes]:
         """Return what the stage programs get as payload, by file name."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +11,13 @@ from fleetdrv import parse
 from fleetdrv.errors import LinkLost, Permanent, Refused
 from fleetdrv.follow import Line
 from fleetdrv.jobs import whole
-from fleetdrv.model import NodeFacts
+from fleetdrv.model import Good, NodeFacts
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
 from fleetdrv.standing import Standing
 from fleetdrv.turn import Sight, Verdict
+from fleetdrv.undo import plan_back, wanted_then
 from fleetdrv.versions import Versions
 
 PROBE_SECONDS = 180.0
@@ -45,15 +45,22 @@ class NotTheNode(Refused):
     """The machine that answered over SSH is not the one that the Node object stands for."""
 
 
-def look(line: Line, playbook: Playbook, versions: Versions, standing: Standing, run: str) -> View:
-    """Probe the machine and plan. Raises NotTheNode, Permanent for a probe that cannot be read."""
+def look(
+    line: Line, playbook: Playbook, versions: Versions, standing: Standing, run: str, *, back: bool = False
+) -> View:
+    """Probe the machine and plan; `back`: for what undoes the playbook.
+
+    Raises NotTheNode, Permanent for a probe that cannot be read.
+    """
     facts = _probe(line, questions(playbook))
     _prove_identity(line.node, facts, standing)
-    good = tuple(_kept(line.node, playbook, facts))
-    if standing.touched and questions(playbook, good) != questions(playbook):
-        # Whether the node stands at its last known good is to be seen, though modules changed their names.
-        facts = _probe(line, questions(playbook, good))
-    return judge(playbook, versions, facts, good, standing, run)
+    good = tuple(_kept(line.node, playbook, facts.good))
+    also = good if standing.touched or back else ()
+    also += tuple(_kept(line.node, playbook, facts.former)) if back else ()
+    if questions(playbook, also) != questions(playbook):
+        # Whether the node stands at a state that it keeps is to be seen, though modules changed their names.
+        facts = _probe(line, questions(playbook, also))
+    return judge(playbook, versions, facts, good, standing, run, back=back)
 
 
 def judge(
@@ -63,10 +70,15 @@ def judge(
     good: tuple[Driver, ...],
     standing: Standing,
     run: str,
+    *,
+    back: bool = False,
 ) -> View:
     """Plan from what was seen, with the versions that are known by now."""
     wanted = versions.exact(playbook, facts)
-    node_plan = plan(wanted, facts, upgrade=versions.upgrade)
+    if back:
+        wanted, node_plan = plan_back(playbook, wanted, facts)
+    else:
+        node_plan = plan(wanted, facts, upgrade=versions.upgrade)
     # The kernel's own modules go back to nothing: alone, they leave a failed node as it is.
     complete = len(good) == len(playbook.drivers) and any(driver.brought for driver in good)
     sight = Sight(
@@ -144,14 +156,14 @@ def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:
             )
 
 
-def _kept(node: str, playbook: Playbook, facts: NodeFacts) -> Iterable[Driver]:
+def _kept(node: str, playbook: Playbook, states: Mapping[str, Good]) -> Iterable[Driver]:
     for driver in playbook.drivers:
-        good = facts.good.get(driver.name)
+        good = states.get(driver.name)
         if good is None and not driver.brought:
             yield driver
         elif good is not None:
             try:
-                yield Driver.model_validate(json.loads(good.wanted))
+                yield wanted_then(good)
             except ValueError as error:
                 where = f"/var/lib/fleetdrv/good/{driver.name}/wanted.json"
                 raise Permanent(node, "probe", f"{where} cannot be read: {error}") from error

@@ -237,6 +237,8 @@ class NodeFacts:
     staged: frozenset[str] = frozenset()
     """Keys of finished builds that wait under /var/lib/fleetdrv/stage."""
     good: Mapping[str, Good] = field(default_factory=dict)
+    former: Mapping[str, Good] = field(default_factory=dict)
+    """What was last known good before that, with another wanted state: to where a rollback leads."""
     jobs: tuple[Job, ...] = ()
     """Oldest first."""
     highest_token: int = 0

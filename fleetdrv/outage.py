@@ -198,7 +198,7 @@ class Outage:
         """Return what is recorded on the Node of a final debt."""
         return Result(
             run=run,
-            digest=self.loaded.playbook.digest,
+            digest=self.loaded.digest,
             verdict=str(due.verdict or Verdict.FAILED),
             finding=due.why[:500],
             at=self.today(),

@@ -8,9 +8,10 @@ and modprobe prove nothing: `modprobe` exits 0 while the old build stays loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 
 from fleetdrv import steps
 from fleetdrv.built import dkms_names, packages_match
@@ -58,10 +59,17 @@ class NodePlan:
     after: tuple[Step, ...] = ()
 
 
-def plan(playbook: Playbook, facts: NodeFacts, *, upgrade: bool = False) -> NodePlan:
+def plan(
+    playbook: Playbook,
+    facts: NodeFacts,
+    *,
+    upgrade: bool = False,
+    kept: Mapping[str, steps.Kept] = MappingProxyType({}),
+) -> NodePlan:
     """Say what is owed to bring the node to the playbook's state; an empty plan is *converged*.
 
     `upgrade`: whether packages are the newest that fit cannot be told from old lists, so new ones are owed.
+    `kept`: drivers, by name, that are brought back from what the node keeps instead of staged and installed.
     """
     comparisons = tuple(with_dependants((compare(driver, facts) for driver in playbook.drivers), facts))
     differences = tuple(difference for comparison in comparisons for difference in comparison.differences)
@@ -70,10 +78,11 @@ def plan(playbook: Playbook, facts: NodeFacts, *, upgrade: bool = False) -> Node
     remarks = tuple(notes(playbook.drivers, facts))
     if not differences:
         return NodePlan(outcome=Outcome.CONVERGED, notes=remarks)
+    fresh = tuple(comparison for comparison in comparisons if comparison.driver.name not in kept)
     for outcome, reasons in (
         (Outcome.NOT_MENDABLE, _not_mendable(differences)),
-        (Outcome.INCOMPATIBLE, _incompatible(comparisons, facts)),
-        (Outcome.BLOCKED, _blocked(comparisons, facts)),
+        (Outcome.INCOMPATIBLE, _incompatible(fresh, facts)),
+        (Outcome.BLOCKED, _blocked(comparisons, facts, kept)),
     ):
         reason = "; ".join(reasons)
         if reason:
@@ -83,8 +92,8 @@ def plan(playbook: Playbook, facts: NodeFacts, *, upgrade: bool = False) -> Node
         differences=differences,
         notes=remarks,
         disruption=Disruption.RELOAD if any(v.unload for v in comparisons) else Disruption.NONE,
-        stage=tuple(step for c in comparisons for step in steps.stage(c, facts, new_lists=upgrade)),
-        outage=tuple(_outage(comparisons, facts)),
+        stage=tuple(step for c in fresh for step in steps.stage(c, facts, new_lists=upgrade)),
+        outage=tuple(_outage(comparisons, facts, kept)),
         after=tuple(
             steps.keep(comparison.driver, facts)
             for comparison in comparisons
@@ -145,8 +154,11 @@ def _packages_do_not_fit(comparison: Comparison, apt: AptSource, facts: NodeFact
             )
 
 
-def _blocked(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[str]:
+def _blocked(
+    comparisons: tuple[Comparison, ...], facts: NodeFacts, kept: Mapping[str, steps.Kept]
+) -> Iterator[str]:
     ours = [module for comparison in comparisons for module in comparison.driver.modules]
+    ours += [module for state in kept.values() for module in state.leaving]
     foes = {module for comparison in comparisons for module in comparison.driver.conflicts}
     for comparison in comparisons:
         for module in comparison.unload:
@@ -166,24 +178,39 @@ def _blocked(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[
         yield "dpkg was interrupted; on the node: dpkg --configure -a"
 
 
-def _outage(comparisons: tuple[Comparison, ...], facts: NodeFacts) -> Iterator[Step]:
+def _outage(
+    comparisons: tuple[Comparison, ...], facts: NodeFacts, kept: Mapping[str, steps.Kept]
+) -> Iterator[Step]:
     """Ask, unload all, newest dependants first; then install, configure and load in the playbook's order."""
     for comparison in comparisons:
-        yield from steps.before(comparison, facts)
+        if comparison.driver.name not in kept:
+            yield from steps.before(comparison, facts)
     for comparison in reversed(comparisons):
         if comparison.unload:
-            names = tuple(module.name for module in comparison.unload)
+            names = _unloaded(comparison, facts, kept.get(comparison.driver.name))
             yield Step(
                 program="unload.sh", argv=names, why=f"{comparison.driver.name}: old code out of the kernel"
             )
     for comparison in comparisons:
-        yield from _change(comparison, facts)
+        yield from _change(comparison, facts, kept.get(comparison.driver.name))
 
 
-def _change(comparison: Comparison, facts: NodeFacts) -> Iterator[Step]:
+def _unloaded(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) -> tuple[str, ...]:
+    """Name the modules that go, those first that only the version to be replaced has."""
+    leaving = reversed(state.leaving if state else ())
+    own = comparison.driver.modules
+    stale = tuple(module for module in leaving if module in facts.loaded and module not in own)
+    return (*stale, *(module.name for module in comparison.unload))
+
+
+def _change(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) -> Iterator[Step]:
     driver = comparison.driver
-    yield from steps.install(comparison, facts)
-    if Layer.CONFIGURATION in comparison.layers:
+    if state is not None:
+        if comparison.brings or Layer.CONFIGURATION in comparison.layers:
+            yield steps.bring_back(driver, state)
+    else:
+        yield from steps.install(comparison, facts)
+    if Layer.CONFIGURATION in comparison.layers and state is None:
         pairs = [word for path in sorted(driver.configuration()) for word in (f"payload{path}", path)]
         yield Step(program="configure.sh", argv=(driver.name, *pairs), why=f"{driver.name}: module options")
     # Not otherwise: load.sh refuses loaded code that was only rebuilt since.

@@ -56,13 +56,18 @@ class Sender:
     ends: dict[str, JobEnd] = field(default_factory=dict)
 
     def send(
-        self, job: str, steps: tuple[Step, ...], warrant: Warrant, payload: Mapping[str, bytes]
+        self,
+        job: str,
+        steps: tuple[Step, ...],
+        warrant: Warrant,
+        payload: Mapping[str, bytes],
+        given: Mapping[str, bytes] | None = None,
     ) -> JobEnd:
         """Send a job and follow it to its end. Raises Stopped where the node has seen a newer token.
 
         A job that found the node's lock taken may be sent again; Transient names the holder when that was in vain.
         """
-        work = bundle(job, steps, Order(pool=self.pool, run=warrant.run, token=warrant.token), payload)
+        work = bundle(job, steps, Order(pool=self.pool, run=warrant.run, token=warrant.token), payload, given)
         grade = _grade(job)
         seconds = OUTAGE_SECONDS if grade == "outage" else STAGE_SECONDS
         end = self.ends[job] = self._follower(seconds).execute(work, grade)

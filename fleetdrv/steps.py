@@ -30,6 +30,16 @@ class Step:
     why: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A state of a driver that the node keeps and is to go back to."""
+
+    digest: str
+    """Of its wanted state: names it on the node."""
+    leaving: tuple[str, ...] = ()
+    """Modules of what it replaces, in load order."""
+
+
 def stage_key(driver: Driver, facts: NodeFacts) -> str:
     """Name a trial build by all that went into it, so that one left behind is used again or never."""
     name = f"{driver.dkms.package}-{driver.dkms.version}" if driver.dkms else driver.name
@@ -171,6 +181,15 @@ def install(comparison: Comparison, facts: NodeFacts) -> Iterator[Step]:
             why=f"{driver.name}: install {', '.join(_pins(apt))}",
             argv=(driver.name, stage_key(driver, facts), hold, apt.conffiles, *_pins(apt), "--", *kernels),
         )
+
+
+def bring_back(driver: Driver, kept: Kept) -> Step:
+    """Bring back a state that the node keeps: packages or build, and configuration. Nothing is compiled."""
+    return Step(
+        program="apt_restore.sh" if driver.apt else "dkms_restore.sh",
+        argv=(driver.name, "-", kept.digest),
+        why=f"{driver.name}: back to {driver.version}, kept on the node",
+    )
 
 
 def keep(driver: Driver, facts: NodeFacts) -> Step:

@@ -108,6 +108,18 @@ def apply(options: Any, playbook: str) -> int:
     return commands.apply(options, playbook)
 
 
+@_command(*_CHANGE)
+def rollback(options: Any, playbook: str) -> int:
+    """Bring the pool back to what it had before this playbook, by the same rollout and policy.
+
+    Each node keeps two states of every driver; it goes back to the newest that is not the playbook's own, from
+    its own disk: nothing is compiled or downloaded. A node that keeps no other state is named and left as it is.
+    """
+    from fleetdrv import commands
+
+    return commands.rollback(options, playbook)
+
+
 @_command(*_LOOK)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keep the packages that were just verified as the last known good of a driver, with their builds.
 #
-# good/DRIVER/current is a link, moved by a rename: a killed run leaves the former good or the new one.
+# Two states are kept: this one, and the last one of another wanted state, to which `fleetdrv rollback` leads.
 #
 # Usage: apt_keep.sh DRIVER DIGEST WANTED KEY NAME=VERSION… -- KERNEL…
 #   DIGEST  of the wanted state that was verified; WANTED is a file with that state as JSON
@@ -47,6 +47,7 @@ write_new() {
     for path in modprobe.d modules-load.d; do
         [ ! -e "/etc/$path/fleetdrv-$driver.conf" ] || cp "/etc/$path/fleetdrv-$driver.conf" "$new/$path.conf"
     done
+    beside_new "$home" "$new" "$digest"
     find "$new" -exec sync {} +
 }
 
@@ -65,26 +66,23 @@ main() {
     mkdir -p "$home"
     source=$fleetdrv/stage/$key
     # Nothing new was staged: what is kept serves again, when it is of these packages and kernels.
-    if [ ! -d "$source" ] && [ "$(cat "$home/current/packages" 2>/dev/null)" = "$pinned" ] &&
-        [ "$(cat "$home/current/kernels")" = "$kernels" ]; then
-        source=$(readlink -f "$home/current")
-    fi
+    for state in "$home/current" "$home/current/previous"; do
+        if [ ! -d "$source" ] && [ "$(cat "$state/packages" 2>/dev/null)" = "$pinned" ] &&
+            [ "$(cat "$state/kernels")" = "$kernels" ]; then
+            source=$(readlink -f "$state")
+        fi
+    done
     if is_kept; then
         echo "$driver: kept already"
     elif [ -d "$source" ]; then
         write_new
-        ln -sfn "${new##*/}" "$home/.current"
-        mv -T "$home/.current" "$home/current"
-        sync "$home"
+        make_current "$home" "$new"
         echo "$driver: $pinned for $kernels is kept as last known good"
     else
         rm -f "$home/current"
         echo "$driver: the packages of $pinned are not here: nothing is kept, there is no rollback to it"
     fi
-    current=$(readlink "$home/current" || :)
-    for path in "$home"/v.*; do
-        [ "${path##*/}" = "$current" ] || rm -rf "$path"
-    done
+    drop_others "$home"
     [ "$key" = - ] || rm -rf "$fleetdrv/stage/$key"
 }
 

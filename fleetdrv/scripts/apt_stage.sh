@@ -82,7 +82,8 @@ build_all() {
             check_tools "$@"
             mv "${conf%/dkms.conf}" "$new/src/"
             for kernel; do
-                trial_build "$new" "$name" "$version" "$kernel"
+                take_build "$new" "payload/$driver" "$name" "$version" "$kernel" ||
+                    trial_build "$new" "$name" "$version" "$kernel"
             done
             pack_trial "$new" "$name" "$version" "$@"
             echo "$name $version $(tarball_folder "$deb" "$(dpkg-deb -f "$deb" Package)")" >>"$new/out/places"

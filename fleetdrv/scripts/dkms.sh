@@ -64,6 +64,41 @@ other_versions() {
     done
 }
 
+# good/DRIVER/current is a link to the state that was verified last, and current/previous, inside it, to the one
+# of another wanted state before that: one rename changes both, so a killed run leaves the two of before or after.
+
+# beside_new HOME NEW DIGEST: link, in a new state's folder, the one that is to stay beside it.
+beside_new() {
+    rm -f "$2/previous"
+    beside=$(readlink "$1/current") || return 0
+    [ "$(cat "$1/current/digest")" != "$3" ] || beside=$(readlink "$1/current/previous") || return 0
+    ln -s "../${beside#../}" "$2/previous"
+}
+
+# make_current HOME NEW: and give back the room of every state but that one and the one beside it.
+make_current() {
+    ln -sfn "${2##*/}" "$1/.current"
+    mv -T "$1/.current" "$1/current"
+    sync "$1"
+}
+
+drop_others() {
+    now=$(readlink "$1/current" || :) beside=$(readlink "$1/current/previous" || :)
+    for path in "$1"/v.*; do
+        case ${path##*/} in "$now" | "${beside#../}") ;; *) rm -rf "$path" ;; esac
+    done
+}
+
+# Set good to the folder of a driver's kept state: the current one, or that with a digest. Fails if there is none.
+kept_state() {
+    for good in "$fleetdrv/good/$1/current" "$fleetdrv/good/$1/current/previous"; do
+        [ -e "$good/digest" ] || continue
+        read -r has <"$good/digest"
+        [ "$has" != "${2:-$has}" ] || return 0
+    done
+    return 1
+}
+
 plain_words() {
     for word; do
         case $word in '' | [.-]* | *[!A-Za-z0-9._+~-]*) die 64 "$word: not a plain word" ;; esac

@@ -6,6 +6,7 @@
 # path, because a build id depends on the path: building again gives the same module.
 #
 # Usage: dkms_stage.sh NAME VERSION SHA256 ARCHIVE KEY KERNEL…
+#   ARCHIVE  PREFIX.archive; a PREFIX.KERNEL.build beside it holds that kernel's modules, made elsewhere
 # Exit: 0 built, or already there · 64 usage · 65 the archive is not the one with that digest, or not DKMS's
 #       66 no headers for a kernel · 67 the driver excludes a kernel (BUILD_EXCLUSIVE) · 68 does not compile
 #       69 dkms or compiler missing · 73 no space
@@ -49,7 +50,8 @@ main() {
     check_space "$(wc -c <"$archive")"
     unpack_sources "$archive"
     for kernel; do
-        trial_build "$new" "$name" "$version" "$kernel"
+        take_build "$new" "${archive%.*}" "$name" "$version" "$kernel" ||
+            trial_build "$new" "$name" "$version" "$kernel"
     done
     pack_trial "$new" "$name" "$version" "$@"
     sync "$new/out/$name-$version.dkms.tar.gz" "$new/out"

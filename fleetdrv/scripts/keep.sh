@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keep what was just verified as the last known good of a driver: build, sources and configuration.
 #
-# good/DRIVER/current is a link, moved by a rename: a killed run leaves the former good or the new one.
+# Two states are kept: this one, and the last one of another wanted state, to which `fleetdrv rollback` leads.
 #
 # Usage: keep.sh DRIVER DIGEST WANTED NAME VERSION KEY KERNEL…
 #   DIGEST  of the wanted state that was verified; WANTED is a file with that state as JSON
@@ -45,6 +45,7 @@ write_new() {
     pack_build "$new/pack" "$new/dkms.tar.gz" \
         "$dkms_tree/$name/$version" "$source_tree/$name-$version" "$@" ||
         die 70 "$name $version: DKMS has no build of it for each of $*"
+    beside_new "$home" "$new" "$digest"
     find "$new" -exec sync {} +
 }
 
@@ -61,15 +62,10 @@ main() {
         echo "$driver: kept already"
     else
         write_new "$@"
-        ln -sfn "${new##*/}" "$home/.current"
-        mv -T "$home/.current" "$home/current"
-        sync "$home"
+        make_current "$home" "$new"
         echo "$driver: $name $version for $* is kept as last known good"
     fi
-    current=$(readlink "$home/current")
-    for path in "$home"/v.*; do
-        [ "${path##*/}" = "$current" ] || rm -rf "$path"
-    done
+    drop_others "$home"
     [ "$key" = - ] || rm -rf "$fleetdrv/stage/$key"
 }
 

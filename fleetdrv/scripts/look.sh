@@ -138,16 +138,6 @@ built_state() {
     done
 }
 
-look_at_good() {
-    home=$fleetdrv/good/$1/current
-    [ -e "$home" ] || return 0
-    if read -r line <"$home/digest" && said=$(base64 -w0 "$home/wanted.json"); then
-        row good "$1" "$line" "$said"
-    else
-        row error "good $1: cannot be read"
-    fi
-}
-
 # run_check COUNT WORD… and whatever follows. Checks hang when their driver is sick.
 run_check() {
     count=$1

@@ -96,3 +96,17 @@ look_at_abi() {
         row abi "${path%%/*}" "$symbols" "$config"
     done
 }
+
+# Print what is kept of a driver: the state that was verified last, and the former one.
+look_at_good() {
+    home=$fleetdrv/good/$1/current record=good
+    while [ -e "$home" ]; do
+        if read -r line <"$home/digest" && said=$(base64 -w0 "$home/wanted.json"); then
+            row "$record" "$1" "$line" "$said"
+        else
+            row error "$record $1: cannot be read"
+        fi
+        [ "$record" = good ] || break
+        home=$home/previous record=former
+    done
+}

@@ -16,7 +16,7 @@
 #   kernel running|newest|default RELEASE · headers KERNEL · param NAME KEY VALUE · holder NAME DEPENDENT
 #   loaded NAME STATE REFCOUNT VERSION SRCVERSION BUILD-ID · file NAME KERNEL PATH VERSION SRCVERSION BUILD-ID
 #   abi KERNEL SYMBOLS CONFIG · conf PATH SHA256 · initramfs KERNEL MODULE · staged KEY · token N · pci V:D
-#   good DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
+#   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
 #   dpkg-interrupted · check COUNT BASE64 (the words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
 #   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or - · error WHAT · end
@@ -156,7 +156,7 @@ main() {
         module) look_at_loaded "$2" && look_at_files "$2" ;;
         dkms) look_at_dkms "$2" && look_at_abi ;;
         driver) look_at_good "$2" && look_at_refreshed "$2" ;;
-        package) look_at_package "$2" ;;
+        package) look_at_package "$2" && look_at_abi ;;
         check) shift && run_check "$@" && shift $(($1 - 1)) ;;
         *) die 64 "$usage" ;;
         esac

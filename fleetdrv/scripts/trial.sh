@@ -41,10 +41,38 @@ trial_build() {
     die 68 "$2 $3 does not compile for kernel $4 (dkms exit $code)"
 }
 
+# take_build SCRATCH PREFIX NAME VERSION KERNEL: use the modules that the controller has sent along, if it has.
+#
+# PREFIX.KERNEL.build is a tar.gz of NAME-VERSION/dkms_main_tree/KERNEL/ARCH/module/*.ko*. It was chosen by a
+# key that holds this kernel's Module.symvers and .config, compiler and sources, so the versions of symbols
+# agree; vermagic costs nothing to read and is what the kernel would refuse first.
+take_build() {
+    sent=$2.$5.build taken=$1/sent/$3-$4/dkms_main_tree/$5
+    [ -e "$sent" ] || return 1
+    rm -rf "$1/sent" && mkdir -p "$1/sent" "$1/taken/$3-$4"
+    if ! tar -xzf "$sent" -o -C "$1/sent"; then
+        echo "$sent: cannot be unpacked; compiled here"
+        return 1
+    fi
+    for ko in "$taken"/*/module/*.ko*; do
+        magic=$(modinfo -F vermagic -- "$ko" 2>/dev/null) || magic=''
+        [ "${magic%% *}" = "$5" ] && continue
+        echo "$3 $4: what was sent for kernel $5 is for ${magic:-none}; compiled here"
+        return 1
+    done
+    mv -T "$taken" "$1/taken/$3-$4/$5" || return 1
+    echo "$3 $4 for kernel $5 was compiled on another node; not compiled here"
+}
+
 # pack_trial SCRATCH NAME VERSION KERNEL…: into SCRATCH/out/NAME-VERSION.dkms.tar.gz
 pack_trial() {
     scratch=$1 name=$2 version=$3
     shift 3
+    # Only now: dkms must not meet a version in its tree that it did not add.
+    for build in "$scratch/taken/$name-$version"/*; do
+        [ ! -d "$build" ] || { mkdir -p "$scratch/tree/$name/$version" &&
+            mv -T "$build" "$scratch/tree/$name/$version/${build##*/}"; }
+    done
     pack_build "$scratch/pack" "$scratch/out/$name-$version.dkms.tar.gz" "$scratch/tree/$name/$version" \
         "$scratch/src/$name-$version" "$@" || die 73 "$name-$version.dkms.tar.gz: cannot be written"
 }

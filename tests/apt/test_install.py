@@ -203,6 +203,31 @@ def test_last_known_good_comes_back(node: AptNode) -> None:
     assert node.call("ls -A /var/lib/fleetdrv/stage; ls /etc/modprobe.d | grep fleetdrv || :") == ""
 
 
+def test_the_former_state_is_kept_too_and_comes_back_without_anything_staged(node: AptNode) -> None:
+    def keep(version: str, key: str) -> None:
+        words = (f"digest-{version}", "payload/wanted", key, f"toy-dkms={version}", "--", node.kernel)
+        kept = node.run("apt_keep.sh", "toy", *words)
+        assert (kept.code, "is kept as last known good" in kept.out) == (0, True), kept.err
+
+    def states() -> list[str]:
+        kept = [record for record in node.probe("driver", "toy") if record[0] in ("good", "former")]
+        return [f"{kind} {digest}" for kind, _, digest, _ in kept]
+
+    for version in ("1.0", "1.1"):
+        node.bring_to(f"toy-dkms={version}", key=f"key-{version}")
+        keep(version, f"key-{version}")
+    assert states() == ["good digest-1.1", "former digest-1.0"]
+    node.call("rm -r /srv/repository; rm /usr/bin/gcc-12; ln -s false /usr/bin/gcc-12")
+    assert node.run("apt_restore.sh", "toy", "-", "digest-9").code == 72
+    for version, other in (("1.0", "1.1"), ("1.1", "1.0")):
+        restored = node.run("apt_restore.sh", "toy", "-", f"digest-{version}")
+        assert restored.code == 0, restored.out + restored.err
+        assert installed(node) == f"hi {version}"
+        keep(version, "-")
+        assert states() == [f"good digest-{version}", f"former digest-{other}"]
+    assert node.call("ls -d /var/lib/fleetdrv/good/toy/v.* | wc -l") == "2\n"
+
+
 def test_what_was_kept_before_stays_as_it_was_when_the_same_packages_are_kept_again(node: AptNode) -> None:
     """The new folder is made of links into the former one, which a kill may leave as the good one."""
     node.bring_to("toy-dkms=1.0")

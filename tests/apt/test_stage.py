@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
+from fleetdrv.buildonce import pack
 from tests.apt.node import AptNode
 
 _REFUSED = {
@@ -41,6 +44,22 @@ def test_the_system_is_as_before_and_all_is_ready(ready: AptNode) -> None:
     ]
     listed = ready.call("tar -tzf /var/lib/fleetdrv/stage/key/toy-1.1.dkms.tar.gz")
     assert f"dkms_main_tree/{ready.kernel}/x86_64/module/fleetdrv_toy.ko" in listed
+
+
+def test_what_another_node_has_built_is_not_compiled(ready: AptNode) -> None:
+    assert "compiled on another node" not in ready.stage("key", "toy-dkms=1.1").out
+    sent = base64.b64decode(ready.call("sh built.sh key 99999999 | base64 -w0"))
+    head, _, rest = sent.partition(b"\n")
+    _, name, size, _ = head.split()
+    assert (name, rest[int(size) :]) == (b"toy-1.1.dkms.tar.gz", b"end\n")
+    build = ready.folder / f"srv/job/payload/toy.{ready.kernel}.build"
+    build.write_bytes(pack({"toy-1.1": rest[: int(size)]}, ready.kernel))
+    ready.call("rm /usr/bin/gcc-12; ln -s false /usr/bin/gcc-12")
+    staged = ready.stage("other", "toy-dkms=1.1")
+    assert staged.code == 0, staged.err
+    assert f"toy 1.1 for kernel {ready.kernel} was compiled on another node" in staged.out
+    modules = "tar -xOzf /var/lib/fleetdrv/stage/{}/toy-1.1.dkms.tar.gz dkms_main_tree | sha256sum"
+    assert ready.call(modules.format("key")) == ready.call(modules.format("other"))
 
 
 @pytest.mark.parametrize("case", _REFUSED)

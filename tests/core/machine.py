@@ -106,6 +106,7 @@ class Machine:
     texts: dict[str, str] = field(default_factory=dict)
     staged: dict[str, Build] = field(default_factory=dict)
     good: dict[str, Kept] = field(default_factory=dict)
+    former: dict[str, Kept] = field(default_factory=dict)
     broken: set[tuple[str, ...]] = field(default_factory=set)
     """Checks that fail whatever is loaded: broken hardware."""
     pci: frozenset[str] = frozenset()
@@ -161,11 +162,8 @@ class Machine:
             compiler=self.compiler,
             configuration={path: sha256(text) for path, text in self.texts.items()},
             staged=frozenset(self.staged),
-            good={
-                name: Good(driver=name, digest=kept.digest, wanted=kept.wanted)
-                for name, kept in self.good.items()
-                if name in {driver.name for driver in playbook.drivers}
-            },
+            good=_told(self.good, playbook),
+            former=_told(self.former, playbook),
             checks=tuple(self._checked(playbook)),
             pci=self.pci,
             secure_boot=self.secure_boot,
@@ -371,22 +369,24 @@ class Machine:
         modules = Driver.model_validate_json(text).modules
         build = {(m, k): self.files[m, k] for k in kernels for m in modules}
         texts = {path: self.texts[path] for path in _own(driver) if path in self.texts}
+        if driver in self.good and self.good[driver].digest != digest:
+            self.former[driver] = self.good[driver]
         self.good[driver] = Kept(digest, text, Build(package, version, build), texts)
         self.staged.pop(key, None)
 
     def _restore(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
-        driver, *staged = argv
-        if driver not in self.good:
+        driver, key, digest = (*argv, *("-", "")[len(argv) - 1 :])
+        states = [states[driver] for states in (self.good, self.former) if driver in states]
+        kept = next((state for state in states if digest in ("", state.digest)), None)
+        if kept is None:
             raise StepFailed(72, f"{driver}: no last known good")
-        kept = self.good[driver]
         self._place(kept.build, sorted({kernel for _, kernel in kept.build.modules}))
         for path in _own(driver):
             if path in kept.texts:
                 self.texts[path] = kept.texts[path]
             else:
                 self.texts.pop(path, None)
-        for key in staged:
-            self.staged.pop(key, None)
+        self.staged.pop(key, None)
 
     # ---- packages: PACKAGE-dkms VERSION holds the DKMS sources PACKAGE/VERSION
 
@@ -520,7 +520,8 @@ def shown(key: str, value: str) -> str:
 def demand_usage(step: Step) -> None:
     """Hold a step's arguments against the usage in the header of its program.
 
-    ARG… is one or more, [ARG] none or one, [ARG ARG]… any number of pairs, ARG[:MORE] still one word.
+    ARG… is one or more, [ARG] none or one, [ARG [ARG]] up to two, [ARG ARG]… any number of pairs, ARG[:MORE] still
+    one word.
     """
     found = re.search(r"^# Usage: (\S+) ?(.*?)(?:   .*)?$", jobs.script(step.program), re.MULTILINE)
     assert found, f"{step.program} tells no usage"
@@ -528,9 +529,10 @@ def demand_usage(step: Step) -> None:
     words = re.sub(r"(?<=\S)\[[^] ]*\]", "", found[2])
     bracket = re.search(r"\[(.*)\]", words)
     least = len(words[: bracket.start()].split() if bracket else words.split())
-    unit = len(bracket[1].split()) if bracket else 1
+    options = len(bracket[1].split()) if bracket else 0
+    unit = 1 if bracket is None or "[" in bracket[1] else options
     more = len(step.argv) - least
-    most = more if words.endswith("…") else unit if bracket else 0
+    most = more if words.endswith("…") else options
     assert 0 <= more <= most, f"{step.program} {step.argv}"
     assert more % unit == 0, f"{step.program} {step.argv}"
     assert all(step.argv), "an empty argument"
@@ -547,6 +549,7 @@ def twin(machine: Machine) -> Machine:
         texts=dict(machine.texts),
         staged=dict(machine.staged),
         good=dict(machine.good),
+        former=dict(machine.former),
         broken=set(machine.broken),
         debs=dict(machine.debs),
         refreshed=dict(machine.refreshed),
@@ -554,6 +557,15 @@ def twin(machine: Machine) -> Machine:
         held_by_us=set(machine.held_by_us),
         ran=[],
     )
+
+
+def _told(states: Mapping[str, Kept], playbook: Playbook) -> dict[str, Good]:
+    asked = {driver.name for driver in playbook.drivers}
+    return {
+        name: Good(driver=name, digest=kept.digest, wanted=kept.wanted)
+        for name, kept in states.items()
+        if name in asked
+    }
 
 
 def _own(driver: str) -> tuple[str, str]:

@@ -62,6 +62,13 @@ def test_other_work_is_another_digest(other: Bundle) -> None:
     assert len(other.digest) == 64
 
 
+def test_what_only_spares_work_travels_and_makes_no_other_job() -> None:
+    given = bundle("r1.outage.1", (LOAD,), ORDER, PAYLOAD, {"toy.k.build": b"modules"})
+    assert given.digest == a_bundle().digest
+    assert unpacked(given)["payload/toy.k.build"] == b"modules"
+    assert list(unpacked(given))[-1] == "meta"
+
+
 def test_names_and_contents_cannot_be_mistaken_for_each_other() -> None:
     assert a_bundle(payload={"a": b"bc"}).digest != a_bundle(payload={"ab": b"c"}).digest
     assert a_bundle(payload={"a": b"b\0c"}).digest != a_bundle(payload={"a\0b": b"c"}).digest

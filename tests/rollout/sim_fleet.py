@@ -188,6 +188,7 @@ class SimFleet:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start fleetdrv; its cluster is behind the proxy."""
         environment = {**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "XDG_STATE_HOME": str(self.folder)}
+        environment["XDG_CACHE_HOME"] = str(self.folder / "cache")
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         return subprocess.Popen([FLEETDRV, *arguments], env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -226,8 +227,19 @@ class SimFleet:
             state[name] = {"spec": spec, "labels": labels, "annotations": notes, "node": node.end_state()}
         return state
 
+    @property
+    def cache(self) -> Path:
+        """The controller's folder of finished builds."""
+        return self.folder / "cache/fleetdrv/builds"
+
+    def compiled(self) -> dict[str, list[str]]:
+        """Return the kernels that each node has run a compiler for, one entry for each time."""
+        return {name: node.compiled() for name, node in self.nodes.items()}
+
     def snapshot(self) -> None:
         """Remember the nodes as they are."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        _mirror(self.folder / "cache", self.folder / "snapshot" / "cache")
         for name, node in self.nodes.items():
             for part in node.kept:
                 _mirror(node.folder / part, self.folder / "snapshot" / name / part)
@@ -235,6 +247,7 @@ class SimFleet:
     def restore(self) -> None:
         """Bring nodes, Node objects and Lease back to the snapshot; the driver is loaded again."""
         self._send("DELETE", self._lease_path())
+        _mirror(self.folder / "snapshot" / "cache", self.folder / "cache")
         for name, node in self.nodes.items():
             node.close()
             for part in node.kept:

@@ -106,11 +106,13 @@ def _die_unanswered(child: subprocess.Popen[bytes], points: Points) -> None:
 
 
 def label(command: str) -> str:
-    """Name an exec: `launch RUN.PHASE.N` is `launch PHASE`, anything else is the probe.
+    """Name an exec: `launch RUN.PHASE.N` is `launch PHASE`, a fetch of builds `built`, anything else the probe.
 
-    >>> label("sh -c '...' launch.sh launch r1.stage.1 abc background 0")
-    'launch stage'
+    >>> label("sh -c '...' launch.sh launch r1.stage.1 abc background 0"), label("sh -c '...' built.sh toy-1 9")
+    ('launch stage', 'built')
     """
+    if re.search(r"built\.sh \S+ \d+$", command):
+        return "built"
     found = re.search(r"launch\.sh (launch|attach) \S+\.(\w+)\.\d+ ", command)
     return f"{found[1]} {found[2]}" if found else "probe"
 

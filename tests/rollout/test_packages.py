@@ -114,6 +114,7 @@ def fleet(
 def test_from_nothing_then_nothing_to_do(fleet: AptFleet) -> None:
     ended = fleet.bring("1.0")
     assert fleet.packages() == {"hi 1.0"}
+    assert sorted(map(len, fleet.compiled().values())) == [0, 1], "compiled on one node, brought to the other"
     for name, node in fleet.nodes.items():
         assert f"{name}: changed" in ended.out
         module = node.folder / "modules/up" / node.kernel / "updates/dkms/fleetdrv_toy.ko"

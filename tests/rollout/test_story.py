@@ -67,9 +67,12 @@ def test_an_upgrade_replaces_loaded_code_one_node_at_a_time(fleet: SimFleet) -> 
         assert "toy/1.0" not in node.call("dkms status")
         assert fleet.fronts[name].connections == first[name] + 1
         execs = [point.what for point in fleet.points.seen if (point.kind, point.target) == ("exec", name)]
-        assert [what for what in execs if what != "probe"] == ["launch stage", "launch outage", "launch keep"]
+        acts = [what for what in execs if what not in ("probe", "built")]
+        assert acts == ["launch stage", "launch outage", "launch keep"]
         looks = " ".join(execs).split("launch")
         assert all(part.split().count("probe") <= 2 for part in looks), "at most two commands in a phase"
+    fetched = [point.target for point in fleet.points.seen if point.what == "built"]
+    assert len(fetched) == 1, "one node has compiled, and its build was fetched once"
 
 
 def test_a_modprobe_that_lies_is_found_out(fleet: SimFleet) -> None:

@@ -62,9 +62,13 @@ class SimNode:
     kept: tuple[str, ...] = ("dkms", "boot", "etc", "src", "modules", "varlib")
     """What it keeps over a reboot, and what a snapshot is made of."""
 
-    def __init__(self, folder: Path, name: str, *, builds: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, builds: Path | None = None, kernels: tuple[str, ...] = ()
+    ) -> None:
         self.folder, self.name = folder, name
-        self.kernel = self.find_kernel()
+        self.kernels = kernels or (self.find_kernel(),)
+        """Kernels that can boot, the running one first; those this machine lacks get copies of its headers."""
+        self.kernel = self.kernels[0]
         self.machine_id = hashlib.md5(f"{folder}/{name}".encode(), usedforsecurity=False).hexdigest()
         self.boot_id = ""
         self._builds = builds or folder / "builds"
@@ -81,7 +85,7 @@ class SimNode:
 
     def _furnish(self) -> None:
         """Lay out what is there before the first boot."""
-        for place in ("dkms", "boot", "empty", "busy", "sys", "etc/up", f"modules/up/{self.kernel}/kernel"):
+        for place in ("dkms", "boot", "empty", "busy", "sys", "etc/up"):
             (self.folder / place).mkdir(parents=True, exist_ok=True)
         self._builds.mkdir(parents=True, exist_ok=True)
         (self.folder / "bin").mkdir(exist_ok=True)
@@ -91,10 +95,30 @@ class SimNode:
             (self.folder / "builds").symlink_to(self._builds)
         (self.folder / "etc/up/machine-id").write_text(f"{self.machine_id}\n")
         (self.folder / "osrelease").write_text(f"{self.kernel}\n")
-        (self.folder / "boot" / f"vmlinuz-{self.kernel}").touch()
-        for index in ("modules.order", "modules.builtin"):
-            (self.folder / "modules/up" / self.kernel / index).touch()
+        for kernel in self.kernels:
+            self._kernel(kernel)
         self._signing_key()
+
+    def _kernel(self, kernel: str) -> None:
+        """Install a kernel, with headers that call it by its name."""
+        modules, own = self.folder / "modules/up" / kernel, self.find_kernel()
+        (modules / "kernel").mkdir(parents=True, exist_ok=True)
+        (self.folder / "boot" / f"vmlinuz-{kernel}").touch()
+        for index in ("modules.order", "modules.builtin"):
+            (modules / index).touch()
+        if kernel == own:
+            return
+        headers = self.folder / "src/up" / f"linux-headers-{kernel}"
+        shutil.copytree(Path(f"/lib/modules/{own}/build").resolve(), headers, symlinks=True)
+        (modules / "build").symlink_to(f"/usr/src/{headers.name}")
+        (headers / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{kernel}"\n')
+        for path in (headers / ".config", headers / "include/config/auto.conf"):
+            path.write_text(path.read_text().replace(own, kernel))
+
+    def compiled(self) -> list[str]:
+        """Return the kernels that a compiler ran for, one entry for each time."""
+        said = self.call(f"cat {self.folder}/compiled 2>/dev/null || :").splitlines()
+        return [kernel for line in said for kernel in self.kernels if f"/{kernel}/" in line]
 
     def _signing_key(self) -> None:
         """Give DKMS a key from the shared folder: to make one costs more than to start the node."""
