@@ -19,6 +19,8 @@ class Layer(StrEnum):
     PARAMETERS = "parameters"
     CONFIGURATION = "configuration"
     CONFLICTS = "conflicts"
+    INITRAMFS = "initramfs"
+    SERVICES = "services"
     CHECKS = "checks"
 
 

@@ -260,6 +260,12 @@ class NodeFacts:
     no_autoinstall: bool = False
     """/etc/dkms/no-autoinstall exists: DKMS builds nothing for new kernels. Reported, respected."""
     dpkg_interrupted: bool = False
+    needed: tuple[tuple[str, str], ...] = ()
+    """(loaded module, what of the node itself hangs on it) pairs: the SSH session's interface, system disks."""
+
+    def hanging_on(self, module: str) -> tuple[str, ...]:
+        """Return what of the node itself hangs on a module."""
+        return tuple(what for name, what in self.needed if name == module)
 
     def file(self, module: str, kernel: str) -> ModuleFile | None:
         """Return what `modprobe` would load for that kernel, if anything."""

@@ -13,6 +13,7 @@ from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
+from fleetdrv.lifelines import stay
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, ask
 from fleetdrv.model import NodeFacts
@@ -139,7 +140,8 @@ class Outage:
         self.service.mark_touched(warrant.run, due.job)
         failed = {d.name: stage_key(d, seen.facts) for d in seen.wanted if d.brought}
         modules = [module for driver in seen.wanted for module in driver.modules]
-        steps = restore(seen.good, failed, modules)
+        among = (*modules, *(module for driver in seen.good for module in driver.modules))
+        steps = restore(seen.good, failed, modules, staying=stay(among, seen.facts))
         self.jobs.send(due.job, steps, warrant, {})
 
     def finish(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:

@@ -71,6 +71,7 @@ _FIELDS = {
     "lists": 1,
     "refreshed": 3,
     "check": 2,
+    "needed": 2,
     "error": 1,
 }
 """Fields after the name of each record of probe.sh. The last one may hold tabs."""
@@ -117,6 +118,7 @@ def facts(text: str) -> NodeFacts:
         secure_boot=_yes(_one(records, "secureboot")),
         no_autoinstall=_yes(_one(records, "no-autoinstall")),
         dpkg_interrupted=_yes(_one(records, "dpkg-interrupted")),
+        needed=tuple(_pairs(records["needed"])),
     )
 
 

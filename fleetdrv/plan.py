@@ -16,6 +16,7 @@ from types import MappingProxyType
 from fleetdrv import steps
 from fleetdrv.built import dkms_names, packages_match
 from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
+from fleetdrv.lifelines import lifelines, unload_order
 from fleetdrv.model import NodeFacts
 from fleetdrv.packages import newest_last
 from fleetdrv.playbook import Playbook
@@ -169,13 +170,25 @@ def _blocked(
                 )
             strangers = sorted(module.holders - set(ours) - foes)
             if strangers:
-                yield f"{module.name} is used by {', '.join(strangers)}, which the playbook does not name"
+                yield _strangers(module.name, strangers, facts, "conflicts" if module.name in foes else "modules")
             before = () if module.name in foes else ours[: ours.index(module.name)]
             early = ", ".join(sorted(module.holders & set(before)))
             if early:
                 yield f"{module.name} is used by {early}, which the playbook loads before it; list it first"
+    yield from lifelines((module.name for comparison in comparisons for module in comparison.unload), facts)
     if facts.dpkg_interrupted:
         yield "dpkg was interrupted; on the node: dpkg --configure -a"
+
+
+def _strangers(module: str, strangers: list[str], facts: NodeFacts, key: str) -> str:
+    """Nobody said that these may go, so they do not, and the way is told in the order that works."""
+    chain = unload_order(strangers, facts)
+    words = chain if key == "conflicts" else tuple(reversed(chain))
+    where = "before" if key == "conflicts" else "after"
+    return (
+        f"{module} is used by {', '.join(strangers)}, which the playbook does not name; list {', '.join(words)} "
+        f"in {key} {where} {module}, or on the node: rmmod {' '.join(chain)}"
+    )
 
 
 def _outage(

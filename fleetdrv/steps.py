@@ -6,7 +6,7 @@ One place knows what each program wants to be told; `plan` decides when, and in 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fleetdrv.built import repository_digest
@@ -207,18 +207,23 @@ def keep(driver: Driver, facts: NodeFacts) -> Step:
 
 
 def restore(
-    drivers: Iterable[Driver], staged: Mapping[str, str], failed: Iterable[str] = ()
+    drivers: Iterable[Driver],
+    staged: Mapping[str, str],
+    failed: Iterable[str] = (),
+    *,
+    staying: Collection[str] = (),
 ) -> tuple[Step, ...]:
     """Plan the way back to the last known good of each driver, given as it was kept.
 
     A driver of the kernel's own tree was never anything else: it is only unloaded and loaded again.
     `staged` names, by driver, the failed version's trial build, which goes as well; `failed` its modules.
-    Everything is unloaded first: whatever half-way state the failed change left, the same steps apply.
+    Everything is unloaded first: whatever half-way state the failed change left, the same steps apply. Only
+    `staying` modules are not: the node hangs on them.
     """
     drivers = tuple(drivers)
     modules = [module for driver in drivers for module in driver.modules]
-    leaving = dict.fromkeys((*modules, *failed))
-    steps = [Step(program="unload.sh", argv=tuple(reversed(leaving)), why="clear the failed version")]
+    leaving = tuple(m for m in reversed(dict.fromkeys((*modules, *failed))) if m not in staying)
+    steps = [Step(program="unload.sh", argv=leaving, why="clear the failed version")] if leaving else []
     steps += [
         Step(
             program="apt_restore.sh" if driver.apt else "dkms_restore.sh",

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 # What probe.sh knows of drivers: modules, DKMS, last known good, checks. Put in front of its text, after
-# module.sh and job.sh; it prints records and uses running, newest, boot_default and initramfs of probe.sh.
+# module.sh and job.sh; it prints records and uses running, newest and boot_default of probe.sh.
 
 tab=$(printf '\t')
 newline='
@@ -68,16 +68,7 @@ look_at_files() {
         elif [ -n "$file" ]; then
             row file "$1" "$kernel" "$file" "$version" "$srcversion" "$build_id"
         fi
-        [ "$initramfs" = no ] || look_in_initramfs "$1" "$kernel"
     done
-}
-
-look_in_initramfs() {
-    [ -e "/boot/initrd.img-$2" ] || return 0
-    list=$(lsinitramfs "/boot/initrd.img-$2") || row error "initramfs $2: lsinitramfs cannot list it"
-    # Files say nvidia-uvm where the kernel says nvidia_uvm.
-    name=$(printf '%s' "$1" | sed 's/_/[-_]/g')
-    ! printf '%s\n' "$list" | grep -qE "/$name\\.ko(\\.[a-z]+)?\$" || row initramfs "$2" "$1"
 }
 
 look_at_builder() {

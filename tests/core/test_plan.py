@@ -428,7 +428,8 @@ def test_a_driver_loaded_in_the_wrong_order_is_refused_before_the_node_is_draine
         (
             {"loaded": {"toy": a_loaded("toy", "1.1", holders=frozenset({"b", "a"}))}},
             Outcome.BLOCKED,
-            "toy is used by a, b, which the playbook does not name",
+            "toy is used by a, b, which the playbook does not name; list b, a in modules after toy, or on the "
+            "node: rmmod a b",
         ),
     ],
 )
@@ -694,7 +695,10 @@ def test_a_conflicting_module_that_others_use_blocks() -> None:
     held = a_loaded("nouveau", holders=frozenset({"stranger"}))
     result = plan(a_playbook(wanted), some_facts(wanted, loaded={"toy": a_loaded(), "nouveau": held}))
     assert result.outcome is Outcome.BLOCKED
-    assert result.reason == "nouveau is used by stranger, which the playbook does not name"
+    assert result.reason == (
+        "nouveau is used by stranger, which the playbook does not name; list stranger in conflicts before "
+        "nouveau, or on the node: rmmod stranger"
+    )
 
 
 def test_a_conflicting_module_is_blacklisted_and_told_where_a_boot_may_load_it() -> None:

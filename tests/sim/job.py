@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.sim.node import SimNode
 
 SCRIPTS = Path(__file__).parents[2] / "fleetdrv" / "scripts"
+PROBE = ("job.sh", "module.sh", "look.sh", "packages.sh", "lifelines.sh", "disks.sh", "probe.sh")
 Step = Sequence[str]
 """Label, program, arguments."""
 
@@ -40,7 +41,7 @@ def text(*names: str) -> bytes:
 
 def probe(node: SimNode, *questions: str) -> str:
     """Look at the node as the controller does."""
-    source = text("job.sh", "module.sh", "look.sh", "packages.sh", "probe.sh")
+    source = text(*PROBE)
     return node.call(f"sudo -n /bin/sh -s -- {shlex.join(questions)}", source)
 
 

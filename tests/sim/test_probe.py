@@ -10,7 +10,7 @@ import pytest
 
 from fleetdrv import parse
 from fleetdrv.model import Identity, NodeFacts, Sameness
-from tests.sim.job import SCRIPTS, probe, text
+from tests.sim.job import PROBE, probe, text
 from tests.sim.node import SimNode
 from tests.sim.toy import Toy
 
@@ -227,9 +227,7 @@ def test_it_starts_few_processes(driver: Toy) -> None:
     "words", ["module", "module ../x", "module -x", "check 0", "check 2 one", "else x", "pool a/b"]
 )
 def test_other_words_are_refused(node: SimNode, words: str) -> None:
-    source = b"".join(
-        (SCRIPTS / name).read_bytes() for name in ("job.sh", "module.sh", "look.sh", "packages.sh", "probe.sh")
-    )
+    source = text(*PROBE)
     with node.run(f"/bin/sh -s -- {words}", source) as process:
         said, complaint = process.communicate(timeout=30)
     assert process.returncode == 64
