@@ -57,6 +57,7 @@ def compare(driver: Driver, facts: NodeFacts) -> Comparison:
         *_loaded(driver, facts),
         *_configured(driver, facts),
         *_conflicts(driver, facts),
+        *_services(driver, facts),
     )
     layers = {difference.layer for difference in differences}
     without = lacking(driver, facts)
@@ -101,6 +102,13 @@ def _conflicts(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
         if module in facts.loaded:
             found, wanted = f"{module} loaded", f"no {module}"
             yield Difference(driver=driver.name, layer=Layer.CONFLICTS, found=found, wanted=wanted)
+
+
+def _services(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    for unit in driver.services:
+        if (driver.name, unit) in facts.stopped:
+            found, wanted = f"{unit} stopped for an outage", f"{unit} running again"
+            yield Difference(driver=driver.name, layer=Layer.SERVICES, found=found, wanted=wanted)
 
 
 def _hardware(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:

@@ -170,7 +170,8 @@ def _kept(node: str, playbook: Playbook, states: Mapping[str, Good]) -> Iterable
 
 
 def _stands_at(playbook: Playbook, good: tuple[Driver, ...], facts: NodeFacts) -> bool:
-    return plan(playbook.model_copy(update={"drivers": good}), facts).outcome is Outcome.CONVERGED
+    drivers = tuple(driver.with_services_of(playbook.drivers) for driver in good)
+    return plan(playbook.model_copy(update={"drivers": drivers}), facts).outcome is Outcome.CONVERGED
 
 
 def _spent(result: Result | None, run: str) -> Verdict | None:

@@ -262,6 +262,8 @@ class NodeFacts:
     dpkg_interrupted: bool = False
     needed: tuple[tuple[str, str], ...] = ()
     """(loaded module, what of the node itself hangs on it) pairs: the SSH session's interface, system disks."""
+    stopped: frozenset[tuple[str, str]] = frozenset()
+    """(driver, systemd unit) pairs: was active, was stopped for an outage, and is not known to run again."""
 
     def hanging_on(self, module: str) -> tuple[str, ...]:
         """Return what of the node itself hangs on a module."""

@@ -65,8 +65,7 @@ class Outage:
         self._since = self._since if self._since is not None else self.now()
         if drains and (failed := self._drain(seen, warrant)):
             return failed
-        unloading = _unloads(seen)
-        if unloading and not seen.standing.touched and (failed := self._release(unloading, warrant)):
+        if _unloads(seen) and not seen.standing.touched and (failed := self._release(seen, warrant)):
             return failed
         self.service.mark_touched(warrant.run, due.job)
         warrant.check()
@@ -92,22 +91,22 @@ class Outage:
             return self._untouched(error, warrant)
         return None
 
-    def _release(self, modules: Sequence[str], warrant: Warrant) -> Owed | None:
+    def _release(self, seen: View, warrant: Warrant) -> Owed | None:
         """Have nobody use the modules any more: DaemonSets are kept off, anybody else is named and stays."""
-        users = self._look_for_users(modules)
+        users = self._look_for_users(seen)
         try:
             pods = {user.pod for user in users} - {""}
             self.service.hold_off(
                 warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
             )
-            self._wait_for_users(users, modules)
+            self._wait_for_users(users, seen)
         except HandsOff:
             raise
         except (Transient, Permanent) as error:
             return self._untouched(error, warrant)
         return None
 
-    def _wait_for_users(self, users: Sequence[Holder], modules: Sequence[str]) -> None:
+    def _wait_for_users(self, users: Sequence[Holder], seen: View) -> None:
         """Whoever was just told to end may need a moment to close its files."""
         for pause in _PATIENCE_SECONDS:
             if not users:
@@ -115,19 +114,21 @@ class Outage:
             first = f"{users[0].command} ({users[0].pid})"
             self.tell("drain", f"waiting for {first} to close {users[0].device}", Level.PROGRESS)
             self.sleep(pause)
-            users = self._look_for_users(modules)
+            users = self._look_for_users(seen)
         if users:
             who = told(users, self.service.occupants())
             raise Permanent(self.jobs.line.node, "unload", f"still in use: {who}")
 
-    def _look_for_users(self, modules: Sequence[str]) -> tuple[Holder, ...]:
-        line = self.jobs.line
+    def _look_for_users(self, seen: View) -> tuple[Holder, ...]:
+        """Return who must let go by itself; services of the playbook are stopped by the job, by name."""
+        line, modules = self.jobs.line, _unloads(seen)
         code, out, errors = ask(line, "holders.sh", modules, step="holders", deadline_seconds=_LOOK_SECONDS)
         try:
-            return holders(out.decode("utf-8", "replace"))
+            users = holders(out.decode("utf-8", "replace"))
         except ProbeError as error:
             evidence = errors.decode("utf-8", "replace")[-2000:]
             raise Permanent(line.node, "holders", f"exit {code}: {error}", evidence=evidence) from error
+        return tuple(user for user in users if user.unit not in _stops(seen))
 
     def _untouched(self, error: NodeError, warrant: Warrant) -> Owed:
         due = Owed(debt=Debt.NOTHING, verdict=Verdict.FAILED, why=f"{error.step}: {error.cause}")
@@ -141,7 +142,8 @@ class Outage:
         failed = {d.name: stage_key(d, seen.facts) for d in seen.wanted if d.brought}
         modules = [module for driver in seen.wanted for module in driver.modules]
         among = (*modules, *(module for driver in seen.good for module in driver.modules))
-        steps = restore(seen.good, failed, modules, staying=stay(among, seen.facts))
+        good = tuple(driver.with_services_of(self.loaded.playbook.drivers) for driver in seen.good)
+        steps = restore(good, failed, modules, staying=stay(among, seen.facts))
         self.jobs.send(due.job, steps, warrant, {})
 
     def finish(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
@@ -232,3 +234,9 @@ def _unkept(driver: Driver, facts: NodeFacts) -> bool:
 def _unloads(seen: View) -> tuple[str, ...]:
     """Return the modules that the outage is going to take out of the kernel."""
     return tuple(name for step in seen.plan.outage if step.program == "unload.sh" for name in step.argv)
+
+
+def _stops(seen: View) -> frozenset[str]:
+    """Return the systemd units that the outage is going to stop before that."""
+    steps = [step for step in seen.plan.outage if step.program == "services.sh" and step.argv[0] == "stop"]
+    return frozenset(unit for step in steps for unit in step.argv[3:])

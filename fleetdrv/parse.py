@@ -72,6 +72,7 @@ _FIELDS = {
     "refreshed": 3,
     "check": 2,
     "needed": 2,
+    "stopped": 2,
     "error": 1,
 }
 """Fields after the name of each record of probe.sh. The last one may hold tabs."""
@@ -119,6 +120,7 @@ def facts(text: str) -> NodeFacts:
         no_autoinstall=_yes(_one(records, "no-autoinstall")),
         dpkg_interrupted=_yes(_one(records, "dpkg-interrupted")),
         needed=tuple(_pairs(records["needed"])),
+        stopped=frozenset(_pairs(records["stopped"])),
     )
 
 

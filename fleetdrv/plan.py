@@ -194,10 +194,14 @@ def _strangers(module: str, strangers: list[str], facts: NodeFacts, key: str) ->
 def _outage(
     comparisons: tuple[Comparison, ...], facts: NodeFacts, kept: Mapping[str, steps.Kept]
 ) -> Iterator[Step]:
-    """Ask, unload all, newest dependants first; then install, configure and load in the playbook's order."""
+    """Ask, stop services and unload all, newest dependants first; then install, configure and load in the
+    playbook's order, and start the services that ran before."""
     for comparison in comparisons:
         if comparison.driver.name not in kept:
             yield from steps.before(comparison, facts)
+    for comparison in reversed(comparisons):
+        if comparison.unload and comparison.driver.services:
+            yield steps.services("stop", comparison.driver)
     for comparison in reversed(comparisons):
         if comparison.unload:
             names = _unloaded(comparison, facts, kept.get(comparison.driver.name))
@@ -206,6 +210,9 @@ def _outage(
             )
     for comparison in comparisons:
         yield from _change(comparison, facts, kept.get(comparison.driver.name))
+    for comparison in comparisons:
+        if comparison.driver.services and (comparison.unload or Layer.SERVICES in comparison.layers):
+            yield steps.services("start", comparison.driver)
 
 
 def _unloaded(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) -> tuple[str, ...]:

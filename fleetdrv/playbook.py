@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -34,6 +35,9 @@ ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}$")]
 """Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@-]{0,120}$")]
+_UNIT_TYPES = (".service", ".socket", ".timer", ".path")
+_NEVER_STOPPED = frozenset({"ssh", "sshd", "kubelet", "containerd", "crio", "docker", "dbus", "systemd-networkd"})
 PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
 Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
@@ -60,6 +64,9 @@ class Driver(Model):
     parameters: dict[ModuleName, dict[ParameterName, ParameterValue]] = {}
     conflicts: Annotated[tuple[ModuleName, ...], Field(max_length=16, strict=False)] = ()
     """Modules that must not be loaded beside it: unloaded, and kept from being loaded by their aliases."""
+    services: Annotated[tuple[ServiceName, ...], Field(max_length=16, strict=False)] = ()
+    """systemd units of the host that use the driver: what runs is stopped, last first, before its code leaves the
+    kernel, and started again once it is loaded, in this order. `.service` may be left out."""
     requires_pci: Annotated[tuple[PciId, ...], Field(strict=False)] = ()
     checks: Annotated[
         tuple[Annotated[tuple[Word, ...], Field(min_length=1, strict=False)], ...], Field(strict=False)
@@ -77,6 +84,15 @@ class Driver(Model):
     def _parameters_too(cls, parameters: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         return {module_name(module): values for module, values in parameters.items()}
 
+    @field_validator("services")
+    @classmethod
+    def _units(cls, services: tuple[str, ...]) -> tuple[str, ...]:
+        units = tuple(name if name.endswith(_UNIT_TYPES) else f"{name}.service" for name in services)
+        never = sorted({unit for unit in units if unit.partition(".")[0] in _NEVER_STOPPED})
+        if never:
+            raise ValueError(f"{', '.join(never)} is what a node is reached and served by; it is never stopped")
+        return units
+
     @model_validator(mode="after")
     def _parameters_of_own_modules(self) -> Driver:
         strangers = sorted(set(self.parameters) - set(self.modules))
@@ -92,6 +108,11 @@ class Driver(Model):
         if foes:
             raise ValueError(f"{', '.join(foes)} stands in modules and in conflicts")
         return self
+
+    def with_services_of(self, drivers: Iterable[Driver]) -> Driver:
+        """Return this driver, also with the services that drivers of the same name list."""
+        units = (unit for driver in (self, *drivers) if driver.name == self.name for unit in driver.services)
+        return self.model_copy(update={"services": tuple(dict.fromkeys(units))})
 
     @property
     def version(self) -> str:
@@ -254,6 +275,7 @@ class Playbook(Model):
         for what, names in (
             ("driver", [driver.name for driver in self.drivers]),
             ("module", [module for driver in self.drivers for module in driver.modules]),
+            ("service", [unit for driver in self.drivers for unit in driver.services]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from fleetdrv.built import repository_digest
 from fleetdrv.compare import Comparison
@@ -206,6 +207,21 @@ def keep(driver: Driver, facts: NodeFacts) -> Step:
     return Step(program="keep.sh", argv=argv, why=why)
 
 
+SERVICE_SECONDS = 100
+"""For one service to stop or start: systemd's own default for either is 90."""
+
+
+def services(verb: Literal["stop", "start"], driver: Driver) -> Step:
+    """Stop the services of a driver that run, or start those that did."""
+    units = driver.services if verb == "start" else tuple(reversed(driver.services))
+    what = "use it: stop those that run" if verb == "stop" else "ran before: start them"
+    return Step(
+        program="services.sh",
+        argv=(verb, str(SERVICE_SECONDS), driver.name, *units),
+        why=f"{driver.name}: services that {what}",
+    )
+
+
 def restore(
     drivers: Iterable[Driver],
     staged: Mapping[str, str],
@@ -223,7 +239,8 @@ def restore(
     drivers = tuple(drivers)
     modules = [module for driver in drivers for module in driver.modules]
     leaving = tuple(m for m in reversed(dict.fromkeys((*modules, *failed))) if m not in staying)
-    steps = [Step(program="unload.sh", argv=leaving, why="clear the failed version")] if leaving else []
+    steps = [services("stop", driver) for driver in reversed(drivers) if driver.services]
+    steps += [Step(program="unload.sh", argv=leaving, why="clear the failed version")] if leaving else []
     steps += [
         Step(
             program="apt_restore.sh" if driver.apt else "dkms_restore.sh",
@@ -234,4 +251,5 @@ def restore(
         if driver.brought
     ]
     steps.append(Step(program="load.sh", argv=tuple(modules), why="load the last known good"))
+    steps += [services("start", driver) for driver in drivers if driver.services]
     return tuple(steps)

@@ -99,6 +99,9 @@ look_at_abi() {
 
 # Print what is kept of a driver: the state that was verified last, and the former one.
 look_at_good() {
+    for path in "$fleetdrv/services/$1"/*; do
+        [ ! -e "$path" ] || row stopped "$1" "${path##*/}"
+    done
     home=$fleetdrv/good/$1/current record=good
     while [ -e "$home" ]; do
         if read -r line <"$home/digest" && said=$(base64 -w0 "$home/wanted.json"); then

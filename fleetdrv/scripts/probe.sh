@@ -8,7 +8,7 @@
 #   pool NAME          highest fencing token seen for the pool
 #   module NAME        loaded code, holders, parameters, and the file for each bootable kernel
 #   dkms NAME          dkms status of a DKMS package
-#   driver NAME        last known good of a driver, and when its package lists were asked for
+#   driver NAME        last known good of a driver, when its lists were asked for, its stopped services
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
 #   check COUNT WORD…  run a command of COUNT words, at most 60 s
 # Records: fleetdrv-probe 1 · machine-id · boot-id · os ID VERSION · arch · compiler · dkms-version · dkms LINE
@@ -19,7 +19,7 @@
 #   dpkg-interrupted · check COUNT BASE64 (the words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
 #   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
-#   needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
+#   stopped DRIVER UNIT · needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
 # Needs: job.sh module.sh look.sh packages.sh lifelines.sh disks.sh
 

@@ -6,8 +6,8 @@
 # Usage: unload.sh MODULE…        (names as the kernel writes them)
 # Exit: 0 none of them is loaded · 64 usage · 75 in use (worth another try)
 #       76 stuck half-way in or out of the kernel (only a reboot helps); with either, what this job has unloaded
-#       is loaded again
-# Needs: job.sh users.sh
+#       is loaded again, and the services that it stopped are started
+# Needs: job.sh users.sh services.sh
 
 set -eu
 LC_ALL=C
@@ -34,14 +34,14 @@ FOUND
     who=${who%,}
 }
 
-# Nothing else was changed yet, so what this job took out goes back in from the same files: the node is as
-# it was. Best effort: the reason to give up is the one that is told.
+# Nothing else was changed yet, so what this job took out goes back in from the same files, and the services
+# that it stopped run again: the node is as it was. Best effort: the reason to give up is the one that is told.
 put_back() {
-    [ -e unloaded ] || return 0
-    sort -rn unloaded | while read -r _ gone; do
+    [ ! -e unloaded ] || sort -rn unloaded | while read -r _ gone; do
         if modprobe -- "$gone"; then echo "$gone is loaded again"; else echo "$gone cannot be loaded again"; fi
     done
     rm -f unloaded
+    [ ! -e stopped ] || /bin/sh ./services.sh resume 100 || :
 }
 
 give_up() {

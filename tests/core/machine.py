@@ -128,6 +128,9 @@ class Machine:
     held_by_us: set[str] = field(default_factory=set)
     has: frozenset[str] = frozenset()
     """Modules that the packages hold, of whatever version."""
+    services: dict[str, bool] = field(default_factory=dict)
+    """systemd units to whether they run; one that runs uses the last module of its driver."""
+    stopped: set[tuple[str, str]] = field(default_factory=set)
     ran: list[Step] = field(default_factory=list)
 
     # ---- what the probe says
@@ -184,6 +187,7 @@ class Machine:
                 driver: Refreshed(seconds=age, repository=sha256(text) if text else "")
                 for driver, (age, text) in self.refreshed.items()
             },
+            stopped=frozenset((d, unit) for d, unit in self.stopped if d in {x.name for x in playbook.drivers}),
         )
 
     def _package(self, name: str) -> Package:
@@ -252,6 +256,7 @@ class Machine:
         self.ran.append(step)
         program = {
             "dkms_stage.sh": self._stage,
+            "services.sh": self._services,
             "unload.sh": self._unload,
             "dkms_install.sh": self._install,
             "configure.sh": self._configure,
@@ -291,6 +296,24 @@ class Machine:
         assert (package, version) == (driver.dkms.package, driver.dkms.version)
         self.staged[key] = self.build(driver, kernels)
 
+    def _services(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        """A unit that runs has a device of its driver open, and cannot run without the driver's code."""
+        verb, _seconds, driver, *units = argv
+        for unit in units:
+            if verb == "stop" and self.services.get(unit):
+                self.services[unit] = False
+                self.stopped.add((driver, unit))
+            elif verb == "start" and (driver, unit) in self.stopped:
+                if not any(unit.startswith(module.partition("_")[0]) for module in self.loaded):
+                    raise StepFailed(84, f"{unit} finds no device")
+                self.services[unit] = True
+                self.stopped.discard((driver, unit))
+        if verb == "start":
+            self.stopped = {(d, unit) for d, unit in self.stopped if d != driver}
+
+    def _in_use_by_services(self, module: str) -> bool:
+        return any(runs and module.startswith(unit.partition("-")[0]) for unit, runs in self.services.items())
+
     def _unload(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
         for name in argv:
             module = self.loaded.get(name)
@@ -298,6 +321,8 @@ class Machine:
                 continue
             if module.state != "live":
                 raise StepFailed(76, f"{name} is stuck: {module.state}")
+            if self._in_use_by_services(name):
+                raise StepFailed(75, f"{name} is in use by a service")
             if self._holders(name) or module.users:
                 raise StepFailed(75, f"{name} is in use by {self._holders(name)}, {module.users} processes")
             del self.loaded[name]
@@ -555,6 +580,8 @@ def twin(machine: Machine) -> Machine:
         refreshed=dict(machine.refreshed),
         pins=dict(machine.pins),
         held_by_us=set(machine.held_by_us),
+        services=dict(machine.services),
+        stopped=set(machine.stopped),
         ran=[],
     )
 

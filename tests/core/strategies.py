@@ -77,6 +77,7 @@ def drivers(draw: Draw, name: str, version: str = "1.1") -> Driver:
         checks=pick(draw, ((), ((f"{name}-smi", "-L"),))),
         strict=pick(draw, (False, False, True)),
         requires_pci=pick(draw, ((), (), ("10de:*",), ("15b3:1017",))),
+        services=pick(draw, ((), (f"{name}-persistenced",), (f"{name}-persistenced", f"{name}-dcgm.socket"))),
     )
 
 
@@ -115,6 +116,7 @@ def put(machine: Machine, driver: Driver, *, maker: str = "") -> None:
     for kernel in machine.kernels.bootable:
         machine.dkms[driver.dkms.package, driver.dkms.version, kernel] = ("installed", "")
     machine.texts |= driver.configuration()
+    machine.services |= dict.fromkeys(driver.services, True)
     for module in driver.modules:
         marks = build.modules[module, machine.kernels.running]
         machine.loaded[module] = Running(marks, dict(driver.parameters.get(module, {})))
@@ -160,7 +162,8 @@ def _gone(machine: Machine, driver: Driver) -> None:
 def _older(hit: Hit) -> None:
     """The version before: loaded and in use, with options of its own."""
     _gone(hit.machine, hit.driver)
-    former = hit.draw(drivers(hit.driver.name, "1.0")).model_copy(update={"modules": hit.driver.modules})
+    same = {"modules": hit.driver.modules, "services": hit.driver.services}
+    former = hit.draw(drivers(hit.driver.name, "1.0")).model_copy(update=same)
     for path in hit.driver.configuration():
         hit.machine.texts.pop(path, None)
     put(hit.machine, former, maker=pick(hit.draw, ("", "dkms autoinstall")))
@@ -237,6 +240,19 @@ def _in_use(hit: Hit) -> None:
             hit.machine.loaded[module].users = pick(hit.draw, (0, 1, 2))
 
 
+def _service_off(hit: Hit) -> None:
+    """Somebody stopped it; it stays so."""
+    for unit in hit.driver.services[-1:]:
+        hit.machine.services[unit] = False
+
+
+def _service_left(hit: Hit) -> None:
+    """An outage was cut off after it had stopped a service."""
+    for unit in hit.driver.services[:1]:
+        hit.machine.services[unit] = False
+        hit.machine.stopped.add((hit.driver.name, unit))
+
+
 def _staged(hit: Hit) -> None:
     key = stage_key(hit.driver, hit.machine.facts(hit.playbook))
     hit.machine.staged[key] = hit.machine.build(hit.driver, hit.machine.kernels.bootable)
@@ -304,6 +320,8 @@ MENDABLE: tuple[Fault, ...] = (
     _other_parameter,
     _in_use,
     _staged,
+    _service_off,
+    _service_left,
 )
 OBSTACLES: tuple[Fault, ...] = (
     _stuck,

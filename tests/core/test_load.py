@@ -243,6 +243,13 @@ DRIVER = "drivers[0]"
             f"9: {DRIVER}.parameters.toy.a: String should",
         ),
         ("[toy]", "[toy, toy]", "1: the file: module toy stands there twice"),
+        ("[toy]", "[toy]\n    services: [a, a.service]", "1: the file: service a.service stands there twice"),
+        (
+            "[toy]",
+            "[toy]\n    services: [dcgm, kubelet, sshd.socket]",
+            f"9: {DRIVER}.services: kubelet.service, sshd.socket is what a node is reached and served by",
+        ),
+        ("[toy]", "[toy]\n    services: ['a; b']", f"9: {DRIVER}.services[0]: String should match pattern"),
         (
             "hosts: gpu",
             'hosts: gpu\nrollout: {max_unavailable: "0%"}',

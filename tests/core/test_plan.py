@@ -113,6 +113,20 @@ def test_a_crash_after_any_step_is_repaired_by_planning_again(scene: Scene, live
     assert planned(scene).outcome is Outcome.CONVERGED
 
 
+@given(scenes(), st.integers(0, 12))
+def test_services_end_as_they_were_found_also_after_a_crash(scene: Scene, lived: int) -> None:
+    machine, files = scene.machine, payload(scene.playbook)
+    owed = {unit for _, unit in machine.stopped}
+    wanted = {unit: runs or unit in owed for unit, runs in machine.services.items()}
+    first = planned(scene)
+    machine.drain()
+    for step in (*first.stage, *first.outage)[:lived]:
+        machine.run(step, files)
+    machine.apply(planned(scene), scene.playbook)
+    assert planned(scene).outcome is Outcome.CONVERGED
+    assert (machine.services, machine.stopped) == (wanted, set())
+
+
 @given(scenes(obstacles=True))
 def test_code_leaves_the_kernel_only_under_a_reload_and_a_reload_says_why(scene: Scene) -> None:
     result = planned(scene)
@@ -137,7 +151,8 @@ def test_a_reboot_costs_more_than_a_reload_and_that_more_than_nothing() -> None:
 def test_all_old_code_leaves_before_anything_is_installed(scene: Scene) -> None:
     result = planned(scene)
     names = programs(result.outage)
-    assert names == sorted(names, key=lambda name: name != "unload.sh")
+    changes = [name for name in names if name != "services.sh"]
+    assert changes == sorted(changes, key=lambda name: name != "unload.sh")
     order = list(scene.playbook.modules)
     leaving = [module for step in result.outage if step.program == "unload.sh" for module in step.argv]
     assert leaving == sorted(leaving, key=order.index, reverse=True)
@@ -145,7 +160,7 @@ def test_all_old_code_leaves_before_anything_is_installed(scene: Scene) -> None:
         mine = [
             step.program
             for step in result.outage
-            if step.why.startswith(f"{driver.name}:") and step.program != "unload.sh"
+            if step.why.startswith(f"{driver.name}:") and step.program not in ("unload.sh", "services.sh")
         ]
         assert mine == [p for p in ("dkms_install.sh", "configure.sh", "load.sh") if p in mine]
 
@@ -220,12 +235,15 @@ def test_the_way_back_leads_to_the_last_known_good_from_anywhere(playbook: Playb
     newer = playbook.model_copy(update={"drivers": tuple(_newer(driver, data) for driver in playbook.drivers)})
     change = plan(newer, machine.facts(newer))
     assert change.outcome is Outcome.CHANGEABLE
+    machine.services |= {unit: data.draw(st.booleans()) for driver in newer.drivers for unit in driver.services}
+    as_found = dict(machine.services)
     machine.drain()
     for step in (*change.stage, *change.outage)[: data.draw(st.integers(0, 20))]:
         machine.run(step, payload(newer))
     failed = {driver.name: stage_key(driver, machine.facts(newer)) for driver in newer.drivers}
-    for step in restore(playbook.drivers, failed):
+    for step in restore((driver.with_services_of(newer.drivers) for driver in playbook.drivers), failed):
         machine.run(step, {})
+    assert (machine.services, machine.stopped) == (as_found, set())
     again = plan(playbook, machine.facts(playbook))
     assert again.outcome is Outcome.CONVERGED, again.differences
     assert not set(failed.values()) & set(machine.staged)
@@ -240,7 +258,9 @@ def _kept(playbook: Playbook, machine: Machine) -> tuple[Step, ...]:
 
 def _newer(driver: Driver, data: st.DataObject) -> Driver:
     fresh = data.draw(drivers(driver.name, "1.2"))
-    return fresh.model_copy(update={"modules": driver.modules, "parameters": {}, "checks": (), "requires_pci": ()})
+    services = (*driver.services, f"{driver.name}-exporter.service")
+    same = {"modules": driver.modules, "services": services}
+    return fresh.model_copy(update={**same, "parameters": {}, "checks": (), "requires_pci": ()})
 
 
 # ---- one fault at a time, so that each reason is told in its own words
@@ -718,3 +738,40 @@ def test_the_way_back_of_a_module_of_the_kernel_is_to_load_it_again() -> None:
     steps = restore((RXE, TOY), {})
     assert [step.program for step in steps] == ["unload.sh", "dkms_restore.sh", "load.sh"]
     assert steps[1].argv == ("toy",)
+
+
+SERVED = a_driver(services=("toy-persistenced", "toy-dcgm.socket"))
+
+
+def test_services_stop_before_the_code_leaves_last_first_and_start_once_it_is_there() -> None:
+    wanted = a_driver(version="1.2", services=SERVED.services)
+    result = plan(a_playbook(wanted, NET), both())
+    units = ("toy-persistenced.service", "toy-dcgm.socket")
+    assert wanted.services == units
+    assert [(s.program, s.argv[0]) for s in result.outage if s.program != "dkms_install.sh"] == [
+        ("services.sh", "stop"),
+        ("unload.sh", "net"),
+        ("unload.sh", "toy"),
+        ("load.sh", "toy"),
+        ("load.sh", "net"),
+        ("services.sh", "start"),
+    ]
+    assert result.outage[0].argv == ("stop", "100", "toy", *reversed(units))
+    assert result.outage[-1].argv == ("start", "100", "toy", *units)
+
+
+def test_no_service_is_stopped_where_no_code_leaves() -> None:
+    result = plan(a_playbook(SERVED), some_facts(SERVED, loaded={}))
+    assert programs(result.outage) == ["load.sh"]
+
+
+def test_a_service_that_an_outage_left_stopped_is_a_difference_and_is_started() -> None:
+    left = frozenset({("toy", "toy-persistenced.service"), ("toy", "not-listed.service"), ("net", "x.service")})
+    result = plan(a_playbook(SERVED), some_facts(SERVED, stopped=left))
+    assert [str(d) for d in result.differences] == [
+        "toy: services: found toy-persistenced.service stopped for an outage, "
+        "want toy-persistenced.service running again"
+    ]
+    assert (programs(result.outage), result.disruption) == (["services.sh"], Disruption.NONE)
+    assert result.outage[0].argv[0] == "start"
+
