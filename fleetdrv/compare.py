@@ -57,6 +57,7 @@ def compare(driver: Driver, facts: NodeFacts) -> Comparison:
         *_loaded(driver, facts),
         *_configured(driver, facts),
         *_conflicts(driver, facts),
+        *_initramfs(driver, facts),
         *_services(driver, facts),
     )
     layers = {difference.layer for difference in differences}
@@ -102,6 +103,15 @@ def _conflicts(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
         if module in facts.loaded:
             found, wanted = f"{module} loaded", f"no {module}"
             yield Difference(driver=driver.name, layer=Layer.CONFLICTS, found=found, wanted=wanted)
+
+
+def _initramfs(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
+    """Old code or options, or a conflicting module without its blacklist: the next boot would load them."""
+    for kernel, module in sorted(facts.initramfs):
+        if module in driver.modules or module in driver.conflicts:
+            found = f"{module} in the initramfs of {kernel}, older than its file or options"
+            wanted = "an initramfs as the disk is now"
+            yield Difference(driver=driver.name, layer=Layer.INITRAMFS, found=found, wanted=wanted)
 
 
 def _services(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:
@@ -216,14 +226,13 @@ def notes(drivers: Iterable[Driver], facts: NodeFacts) -> Iterator[str]:
     """Yield what is worth telling and no cause to change anything."""
     if facts.no_autoinstall:
         yield "/etc/dkms/no-autoinstall is there: DKMS builds nothing for kernels that come later"
+    for kernel in sorted(kernel for kernel, module in facts.initramfs if module == "-"):
+        yield f"what the initramfs of {kernel} carries cannot be told: there is no lsinitramfs or lsinitrd"
     for driver in drivers:
         for module in driver.modules:
             loaded, file = facts.loaded.get(module), facts.file(module, facts.kernels.running)
             if loaded and file and loaded.identity.compare(file.identity) is Sameness.REBUILT:
                 yield f"{module} on disk was rebuilt from the same source; the loaded code is as good"
-        for kernel, module in sorted(facts.initramfs):
-            if module in driver.conflicts:
-                yield f"{module} is in the initramfs of {kernel}, and a boot may load it: update-initramfs -u"
 
 
 def _code(loaded: LoadedModule) -> str:

@@ -99,14 +99,19 @@ def judge(
 
 
 def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...]:
-    """Return the probe's arguments: what this playbook needs to know of a node, each asked once."""
-    drivers = (*playbook.drivers, *also)
+    """Return the probe's arguments: what this playbook needs to know of a node, each asked once.
+
+    Packages and modules follow their driver: whose options they have is told by the driver named last.
+    """
+    every = (*playbook.drivers, *also)
+    names = dict.fromkeys(driver.name for driver in every)
+    drivers = tuple(driver for name in names for driver in every if driver.name == name)
     asked = [("pool", playbook.pool_name)]
     for driver in drivers:
         asked += [("driver", driver.name)]
         asked += [("dkms", driver.dkms.package)] if driver.dkms else []
         asked += [("package", package) for package in driver.apt.packages] if driver.apt else []
-    asked += [("module", module) for driver in drivers for module in (*driver.modules, *driver.conflicts)]
+        asked += [("module", module) for module in (*driver.modules, *driver.conflicts)]
     words = [word for question in dict.fromkeys(asked) for word in question]
     for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
         words += ["check", str(len(check)), *check]

@@ -232,8 +232,11 @@ class NodeFacts:
     """Kernel to digests of its Module.symvers and .config: the same release may come from another build."""
     configuration: Mapping[str, str] = field(default_factory=dict)
     """Path to SHA-256, for our own files under /etc."""
+    initrds: frozenset[str] = frozenset()
+    """Kernels that have an initramfs."""
     initramfs: frozenset[tuple[str, str]] = frozenset()
-    """(kernel, module) pairs found inside an initramfs."""
+    """(kernel, module) pairs: inside the initramfs, which is older than the module's file or its options. `-` for
+    a module where nothing on the node can list one."""
     staged: frozenset[str] = frozenset()
     """Keys of finished builds that wait under /var/lib/fleetdrv/stage."""
     good: Mapping[str, Good] = field(default_factory=dict)

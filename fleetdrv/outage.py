@@ -24,7 +24,7 @@ from fleetdrv.playbook import Driver
 from fleetdrv.records import Result
 from fleetdrv.send import Sender, Tell, Warrant
 from fleetdrv.service import HandsOff, Service
-from fleetdrv.steps import keep, restore, stage_key
+from fleetdrv.steps import keep, renewed, restore, stage_key
 from fleetdrv.turn import Debt, Grip, Owed, Verdict
 
 _LOOK_SECONDS = 60.0
@@ -144,6 +144,7 @@ class Outage:
         among = (*modules, *(module for driver in seen.good for module in driver.modules))
         good = tuple(driver.with_services_of(self.loaded.playbook.drivers) for driver in seen.good)
         steps = restore(good, failed, modules, staying=stay(among, seen.facts))
+        steps += tuple(renewed((*seen.good, *seen.wanted), seen.facts))
         self.jobs.send(due.job, steps, warrant, {})
 
     def finish(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:

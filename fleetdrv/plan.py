@@ -195,7 +195,7 @@ def _outage(
     comparisons: tuple[Comparison, ...], facts: NodeFacts, kept: Mapping[str, steps.Kept]
 ) -> Iterator[Step]:
     """Ask, stop services and unload all, newest dependants first; then install, configure and load in the
-    playbook's order, and start the services that ran before."""
+    playbook's order, start the services that ran before, and see to what the next boot would load."""
     for comparison in comparisons:
         if comparison.driver.name not in kept:
             yield from steps.before(comparison, facts)
@@ -213,6 +213,7 @@ def _outage(
     for comparison in comparisons:
         if comparison.driver.services and (comparison.unload or Layer.SERVICES in comparison.layers):
             yield steps.services("start", comparison.driver)
+    yield from steps.initramfs(comparisons, facts)
 
 
 def _unloaded(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) -> tuple[str, ...]:

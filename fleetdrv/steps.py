@@ -207,6 +207,28 @@ def keep(driver: Driver, facts: NodeFacts) -> Step:
     return Step(program="keep.sh", argv=argv, why=why)
 
 
+_IN_THE_INITRAMFS = (Layer.CONFIGURATION, Layer.CONFLICTS, Layer.INITRAMFS)
+
+
+def initramfs(comparisons: Iterable[Comparison], facts: NodeFacts) -> Iterator[Step]:
+    """Yield what takes old code and old options out of each kernel's initramfs.
+
+    Last of all, once loaded code has proven itself: a driver that does not load is not put where the next boot
+    would meet it. Where the initramfs carries nothing of the driver, its program only looks.
+    """
+    changed = [c for c in comparisons if c.brings or any(layer in c.layers for layer in _IN_THE_INITRAMFS)]
+    yield from renewed((c.driver for c in changed), facts)
+
+
+def renewed(drivers: Iterable[Driver], facts: NodeFacts) -> Iterator[Step]:
+    """Yield a look into the initramfs of each kernel, for anything of the drivers."""
+    names = tuple(dict.fromkeys(m for driver in drivers for m in (*driver.modules, *driver.conflicts)))
+    for kernel in facts.kernels.bootable:
+        if names and kernel in facts.initrds:
+            why = f"initramfs of {kernel}: written anew if it carries any of this"
+            yield Step(program="initramfs.sh", argv=(kernel, *names), why=why)
+
+
 SERVICE_SECONDS = 100
 """For one service to stop or start: systemd's own default for either is 90."""
 

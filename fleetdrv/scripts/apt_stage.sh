@@ -12,7 +12,7 @@
 #       67 the driver excludes a kernel (BUILD_EXCLUSIVE), or brings it no such module · 68 does not compile · 69 a tool is missing
 #       73 no space · 79 apt would remove or change what is not named, or cannot · 80 cannot download
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
-# Needs: job.sh module.sh packages.sh apt.sh dkms.sh trial.sh
+# Needs: job.sh module.sh packages.sh apt.sh dkms.sh trial.sh initrd.sh
 
 set -eu
 umask 022
@@ -24,6 +24,7 @@ export LC_ALL
 . ./apt.sh
 . ./dkms.sh
 . ./trial.sh
+. ./initrd.sh
 
 # As root without apt's own user: the folder is ours alone.
 download() {
@@ -144,6 +145,7 @@ main() {
     find "$new/out" -exec sync {} +
     mv -T "$new/out" "$fleetdrv/stage/$key"
     echo "$key is staged: $pinned for $*"
+    for kernel; do remember_initrd "$kernel"; done
 }
 
 main "$@"

@@ -10,7 +10,7 @@
 # Exit: 0 built, or already there · 64 usage · 65 the archive is not the one with that digest, or not DKMS's
 #       66 no headers for a kernel · 67 the driver excludes a kernel (BUILD_EXCLUSIVE) · 68 does not compile
 #       69 dkms or compiler missing · 73 no space
-# Needs: job.sh dkms.sh trial.sh
+# Needs: job.sh dkms.sh trial.sh initrd.sh
 
 set -eu
 umask 022
@@ -19,6 +19,7 @@ export LC_ALL
 . ./job.sh
 . ./dkms.sh
 . ./trial.sh
+. ./initrd.sh
 
 # The archive holds dkms.conf at its top or in its one top folder.
 unpack_sources() {
@@ -57,6 +58,7 @@ main() {
     sync "$new/out/$name-$version.dkms.tar.gz" "$new/out"
     mv -T "$new/out" "$fleetdrv/stage/$key"
     echo "$key is staged: $name $version for $*"
+    for kernel; do remember_initrd "$kernel"; done
 }
 
 main "$@"

@@ -6,7 +6,7 @@ tab=$(printf '\t')
 newline='
 '
 apart=$IFS
-seen=''
+seen='' carried='' driver='' packages=''
 
 # Print one record.
 row() {
@@ -68,6 +68,7 @@ look_at_files() {
         elif [ -n "$file" ]; then
             row file "$1" "$kernel" "$file" "$version" "$srcversion" "$build_id"
         fi
+        look_in_initrd "$1" "$kernel"
     done
 }
 

@@ -99,6 +99,7 @@ look_at_abi() {
 
 # Print what is kept of a driver: the state that was verified last, and the former one.
 look_at_good() {
+    driver=$1 packages=''
     for path in "$fleetdrv/services/$1"/*; do
         [ ! -e "$path" ] || row stopped "$1" "${path##*/}"
     done

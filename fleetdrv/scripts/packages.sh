@@ -65,6 +65,7 @@ look_at_package() {
         row error "package $1: there is no dpkg or no apt"
         return
     fi
+    packages="${packages-} $1"
     package_state "$1"
     row package "$1" "$installed" "$status" "$held"
     if found=$(offered "$1") && { [ ! -d "$own_apt/lists" ] || own=$(own_lists offered "$1"); }; then

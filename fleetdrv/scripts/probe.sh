@@ -6,7 +6,7 @@
 #
 # Usage: (cat job.sh … probe.sh) | sh -s -- [QUESTION]…   (or: sh probe.sh …)
 #   pool NAME          highest fencing token seen for the pool
-#   module NAME        loaded code, holders, parameters, and the file for each bootable kernel
+#   module NAME        loaded code, holders, parameters, the file for each bootable kernel; of the last driver
 #   dkms NAME          dkms status of a DKMS package
 #   driver NAME        last known good of a driver, when its lists were asked for, its stopped services
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
@@ -14,22 +14,23 @@
 # Records: fleetdrv-probe 1 · machine-id · boot-id · os ID VERSION · arch · compiler · dkms-version · dkms LINE
 #   kernel running|newest|default RELEASE · headers KERNEL · param NAME KEY VALUE · holder NAME DEPENDENT
 #   loaded NAME STATE REFCOUNT VERSION SRCVERSION BUILD-ID · file NAME KERNEL PATH VERSION SRCVERSION BUILD-ID
-#   abi KERNEL SYMBOLS CONFIG · conf PATH SHA256 · initramfs KERNEL MODULE · staged KEY · token N · pci V:D
+#   abi KERNEL SYMBOLS CONFIG · conf PATH SHA256 · staged KEY · token N · pci V:D · initrd KERNEL (it has one)
+#   initramfs KERNEL MODULE (is in there, maybe an old one; - where none can tell) · stopped DRIVER UNIT
 #   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
-#   dpkg-interrupted · check COUNT BASE64 (the words, each ended by NUL, output, newline, exit status)
+#   dpkg-interrupted · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
 #   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
-#   stopped DRIVER UNIT · needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
+#   needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
-# Needs: job.sh module.sh look.sh packages.sh lifelines.sh disks.sh
+# Needs: job.sh module.sh initrd.sh look.sh packages.sh lifelines.sh disks.sh
 
 set -u
-LC_ALL=C PATH=${PATH:-/usr/bin}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
-export LC_ALL PATH
+export LC_ALL=C PATH="${PATH:-/usr/bin}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 command -v job_state >/dev/null || . "$(dirname "$0")/job.sh"
 command -v module_file >/dev/null || . "$(dirname "$0")/module.sh"
 command -v look_at_loaded >/dev/null || . "$(dirname "$0")/look.sh"
 command -v look_at_package >/dev/null || . "$(dirname "$0")/packages.sh"
+command -v initrd_of >/dev/null || . "$(dirname "$0")/initrd.sh"
 command -v look_at_session >/dev/null || . "$(dirname "$0")/lifelines.sh"
 command -v look_at_disks >/dev/null || . "$(dirname "$0")/disks.sh"
 

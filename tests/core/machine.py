@@ -128,6 +128,10 @@ class Machine:
     held_by_us: set[str] = field(default_factory=set)
     has: frozenset[str] = frozenset()
     """Modules that the packages hold, of whatever version."""
+    carried: dict[str, set[str]] = field(default_factory=dict)
+    """Kernel to the modules that its initramfs carries; a kernel that is not there has none."""
+    old_initrds: set[tuple[str, str]] = field(default_factory=set)
+    """(kernel, driver) pairs: its files or options changed since the initramfs was written."""
     services: dict[str, bool] = field(default_factory=dict)
     """systemd units to whether they run; one that runs uses the last module of its driver."""
     stopped: set[tuple[str, str]] = field(default_factory=set)
@@ -187,6 +191,8 @@ class Machine:
                 driver: Refreshed(seconds=age, repository=sha256(text) if text else "")
                 for driver, (age, text) in self.refreshed.items()
             },
+            initrds=frozenset(self.carried),
+            initramfs=frozenset((k, m) for k, d in self.old_initrds for m in self._carried(k, d)),
             stopped=frozenset((d, unit) for d, unit in self.stopped if d in {x.name for x in playbook.drivers}),
         )
 
@@ -257,6 +263,7 @@ class Machine:
         program = {
             "dkms_stage.sh": self._stage,
             "services.sh": self._services,
+            "initramfs.sh": self._initramfs,
             "unload.sh": self._unload,
             "dkms_install.sh": self._install,
             "configure.sh": self._configure,
@@ -295,6 +302,17 @@ class Machine:
             raise StepFailed(65, f"{archive} is not the archive")
         assert (package, version) == (driver.dkms.package, driver.dkms.version)
         self.staged[key] = self.build(driver, kernels)
+
+    def _initramfs(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
+        kernel, *modules = argv
+        if self.carried[kernel] & set(modules):
+            self.old_initrds = {(k, driver) for k, driver in self.old_initrds if k != kernel}
+
+    def _carried(self, kernel: str, driver: str) -> set[str]:
+        return {module for module in self.carried[kernel] if module.partition("_")[0] == driver}
+
+    def _grow_old(self, driver: str, kernels: Iterable[str]) -> None:
+        self.old_initrds |= {(kernel, driver) for kernel in kernels if kernel in self.carried}
 
     def _services(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
         """A unit that runs has a device of its driver open, and cannot run without the driver's code."""
@@ -342,6 +360,7 @@ class Machine:
                 raise StepFailed(66, f"no modules for kernel {kernel}")
             for module, marks in modules.items():
                 self.files[module, kernel] = marks
+            self._grow_old(build.package, [kernel])
             for name, version, where in list(self.dkms):
                 if (name, where) == (build.package, kernel):
                     del self.dkms[name, version, where]
@@ -354,6 +373,7 @@ class Machine:
 
     def _configure(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
         driver, *pairs = argv
+        self._grow_old(driver, self.carried)
         wanted = dict(zip(pairs[1::2], pairs[::2], strict=True))
         for path, source in wanted.items():
             if path not in _own(driver) or source not in payload:
@@ -406,6 +426,7 @@ class Machine:
         if kept is None:
             raise StepFailed(72, f"{driver}: no last known good")
         self._place(kept.build, sorted({kernel for _, kernel in kept.build.modules}))
+        self._grow_old(driver, self.carried)
         for path in _own(driver):
             if path in kept.texts:
                 self.texts[path] = kept.texts[path]
@@ -581,6 +602,8 @@ def twin(machine: Machine) -> Machine:
         pins=dict(machine.pins),
         held_by_us=set(machine.held_by_us),
         services=dict(machine.services),
+        carried={kernel: set(modules) for kernel, modules in machine.carried.items()},
+        old_initrds=set(machine.old_initrds),
         stopped=set(machine.stopped),
         ran=[],
     )

@@ -98,6 +98,8 @@ def machines(draw: Draw, playbook: Playbook) -> Machine:
         pci=frozenset({"10de:2204", "15b3:1017", "8086:1237"}),
         no_autoinstall=pick(draw, (False, True)),
     )
+    for kernel in some(draw, machine.kernels.bootable):
+        machine.carried[kernel] = set(some(draw, playbook.modules[:2]))
     before: list[str] = []
     for module in playbook.modules:
         machine.depends[module] = frozenset(some(draw, before[-2:]))
@@ -240,6 +242,10 @@ def _in_use(hit: Hit) -> None:
             hit.machine.loaded[module].users = pick(hit.draw, (0, 1, 2))
 
 
+def _old_initramfs(hit: Hit) -> None:
+    hit.machine.old_initrds |= {(kernel, hit.driver.name) for kernel in hit.machine.carried}
+
+
 def _service_off(hit: Hit) -> None:
     """Somebody stopped it; it stays so."""
     for unit in hit.driver.services[-1:]:
@@ -320,6 +326,7 @@ MENDABLE: tuple[Fault, ...] = (
     _other_parameter,
     _in_use,
     _staged,
+    _old_initramfs,
     _service_off,
     _service_left,
 )

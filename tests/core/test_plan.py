@@ -14,7 +14,7 @@ from fleetdrv.compare import Layer
 from fleetdrv.model import CheckResult, DkmsEntry, Kernels, NodeFacts
 from fleetdrv.plan import Disruption, NodePlan, Outcome, Step, plan
 from fleetdrv.playbook import Driver, Playbook
-from fleetdrv.steps import build_key, restore, stage_key
+from fleetdrv.steps import build_key, renewed, restore, stage_key
 from tests.core.factories import (
     KERNEL,
     NEXT_KERNEL,
@@ -151,7 +151,7 @@ def test_a_reboot_costs_more_than_a_reload_and_that_more_than_nothing() -> None:
 def test_all_old_code_leaves_before_anything_is_installed(scene: Scene) -> None:
     result = planned(scene)
     names = programs(result.outage)
-    changes = [name for name in names if name != "services.sh"]
+    changes = [name for name in names if name not in ("services.sh", "initramfs.sh")]
     assert changes == sorted(changes, key=lambda name: name != "unload.sh")
     order = list(scene.playbook.modules)
     leaving = [module for step in result.outage if step.program == "unload.sh" for module in step.argv]
@@ -242,6 +242,8 @@ def test_the_way_back_leads_to_the_last_known_good_from_anywhere(playbook: Playb
         machine.run(step, payload(newer))
     failed = {driver.name: stage_key(driver, machine.facts(newer)) for driver in newer.drivers}
     for step in restore((driver.with_services_of(newer.drivers) for driver in playbook.drivers), failed):
+        machine.run(step, {})
+    for step in renewed((*playbook.drivers, *newer.drivers), machine.facts(newer)):
         machine.run(step, {})
     assert (machine.services, machine.stopped) == (as_found, set())
     again = plan(playbook, machine.facts(playbook))
@@ -726,11 +728,34 @@ def test_a_conflicting_module_is_blacklisted_and_told_where_a_boot_may_load_it()
     text = wanted.configuration()["/etc/modprobe.d/fleetdrv-toy.conf"]
     assert text.splitlines()[1:] == ["options toy mode=fast", "blacklist nouveau"]
     plain = a_driver(conflicts=("nouveau",))
-    facts = some_facts(plain, initramfs=frozenset({(KERNEL, "nouveau"), (KERNEL, "toy")}))
+    there = {"initrds": frozenset({KERNEL})}
+    assert plan(a_playbook(plain), some_facts(plain, **there)).outcome is Outcome.CONVERGED
+    facts = some_facts(plain, **there, initramfs=frozenset({(KERNEL, "nouveau"), (NEXT_KERNEL, "stranger")}))
     result = plan(a_playbook(plain), facts)
+    assert [str(d) for d in result.differences] == [
+        f"toy: initramfs: found nouveau in the initramfs of {KERNEL}, older than its file or options, "
+        "want an initramfs as the disk is now"
+    ]
+    assert [(step.program, step.argv) for step in result.outage] == [("initramfs.sh", (KERNEL, "toy", "nouveau"))]
+    assert result.disruption is Disruption.NONE
+
+
+def test_the_initramfs_is_seen_to_last_and_for_each_kernel_that_has_one() -> None:
+    wanted = a_driver(version="1.2", conflicts=("nouveau",))
+    facts = both(kernels=TWO, headers=frozenset({KERNEL, NEXT_KERNEL}), initrds=frozenset({KERNEL, NEXT_KERNEL}))
+    result = plan(a_playbook(wanted, NET), facts)
+    assert [step.argv for step in result.outage[-2:]] == [
+        (KERNEL, "toy", "nouveau", "net"),
+        (NEXT_KERNEL, "toy", "nouveau", "net"),
+    ]
+    assert "initramfs.sh" not in programs(plan(a_playbook(wanted), some_facts(TOY)).outage), "there is none"
+
+
+def test_what_no_tool_can_list_is_a_note() -> None:
+    result = plan(a_playbook(TOY), some_facts(TOY, initramfs=frozenset({(KERNEL, "-")})))
     assert result.outcome is Outcome.CONVERGED
     assert result.notes == (
-        f"nouveau is in the initramfs of {KERNEL}, and a boot may load it: update-initramfs -u",
+        f"what the initramfs of {KERNEL} carries cannot be told: there is no lsinitramfs or lsinitrd",
     )
 
 
