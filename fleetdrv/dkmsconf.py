@@ -25,6 +25,22 @@ def dkms_conf(text: str) -> tuple[str, str, tuple[str, ...]]:
     It is a bash program; only plain assignments are understood. Anything else that would decide these names
     is refused rather than guessed: the playbook can say them.
     """
+    name, version, modules = _parsed(text)
+    return name, version, tuple(file for _, file in modules)
+
+
+def renamed(text: str) -> Mapping[str, str]:
+    """Return the modules that a dkms.conf installs under another name than it builds them: that name by theirs.
+
+    >>> renamed('PACKAGE_NAME=nv\\nPACKAGE_VERSION=1\\nBUILT_MODULE_NAME[0]=nv\\nDEST_MODULE_NAME[0]=nv-cur\\n')
+    {'nv': 'nv_cur'}
+
+    A loaded module has the name that it was built under; what DKMS calls its file afterwards changes nothing.
+    """
+    return {built: file for built, file in _parsed(text)[2] if built != file}
+
+
+def _parsed(text: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     found: dict[tuple[str, int], str] = {}
     depth = 0
     for number, raw in enumerate(text.splitlines(), 1):
@@ -41,8 +57,12 @@ def dkms_conf(text: str) -> tuple[str, str, tuple[str, ...]]:
         raise _unclear("PACKAGE_NAME or PACKAGE_VERSION is missing")
     known = {"PACKAGE_NAME": name, "PACKAGE_VERSION": version}
     built = {index: value for (key, index), value in found.items() if key == "BUILT_MODULE_NAME"} or {0: name}
-    installed = (found.get(("DEST_MODULE_NAME", index), built[index]) for index in sorted(built))
-    return name, version, tuple(module_name(_expanded(value, known)) for value in installed)
+    pairs = ((built[index], found.get(("DEST_MODULE_NAME", index), built[index])) for index in sorted(built))
+    return name, version, tuple((_named(loaded, known), _named(file, known)) for loaded, file in pairs)
+
+
+def _named(value: str, known: Mapping[str, str]) -> str:
+    return module_name(_expanded(value, known))
 
 
 def _expanded(value: str, known: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleetdrv import dkmsconf, yamlfile
 from fleetdrv.errors import FleetdrvError, InputError
+from fleetdrv.modules import Module, file_name
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.sources import DkmsSource
 
@@ -125,7 +126,8 @@ def _archive(path: Path, wanted: str) -> bytes:
 
 
 def _named(driver: Driver, source: DkmsSource, archive: bytes) -> Driver:
-    """Fill in DKMS's name and version from the archive."""
+    """Fill in DKMS's name and version, and the names of files, from the archive."""
+    driver = _with_files(driver, source, archive)
     if source.package and source.version:
         return driver
     name, version = dkmsconf.dkms_conf(_dkms_conf(archive))[:2]
@@ -137,6 +139,21 @@ def _named(driver: Driver, source: DkmsSource, archive: bytes) -> Driver:
     except ValidationError as error:
         said = "; ".join(f"{fault['loc'][-1]} {fault['input']!r}" for fault in error.errors())
         raise InputError(f"the archive's dkms.conf: {said} cannot be used; name it in the playbook") from None
+
+
+def _with_files(driver: Driver, source: DkmsSource, archive: bytes) -> Driver:
+    """Name each module's file as DKMS installs it, unless the playbook does; what it says itself is not read."""
+    try:
+        renamed = dkmsconf.renamed(_dkms_conf(archive))
+    except InputError:
+        if source.package and source.version:
+            return driver
+        raise
+    modules = tuple(
+        Module(module, renamed[module]) if file_name(module) == module and module in renamed else module
+        for module in driver.modules
+    )
+    return driver.model_copy(update={"modules": modules})
 
 
 def _dkms_conf(archive: bytes) -> str:
@@ -187,9 +204,9 @@ def _suggestion(place: tuple[str | int, ...]) -> str:
 
 
 def _models() -> list[type[BaseModel]]:
+    from fleetdrv import modules, sources
     from fleetdrv import playbook as schema
-    from fleetdrv import sources
 
     parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
-    parts += [schema.Drain, schema.Reboot, schema.Rollout]
+    parts += [schema.Drain, schema.Reboot, schema.Rollout, modules.Names]
     return [*parts, schema.WaitFor, schema.PodFilter, schema.Operand]

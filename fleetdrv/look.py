@@ -12,6 +12,7 @@ from fleetdrv.errors import LinkLost, Permanent, Refused
 from fleetdrv.follow import Line
 from fleetdrv.jobs import whole
 from fleetdrv.model import Good, NodeFacts
+from fleetdrv.modules import question
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
@@ -111,7 +112,7 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
         asked += [("driver", driver.name)]
         asked += [("dkms", driver.dkms.package)] if driver.dkms else []
         asked += [("package", package) for package in driver.apt.packages] if driver.apt else []
-        asked += [("module", module) for module in (*driver.modules, *driver.conflicts)]
+        asked += [("module", question(module)) for module in (*driver.modules, *driver.conflicts)]
     words = [word for question in dict.fromkeys(asked) for word in question]
     for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
         words += ["check", str(len(check)), *check]

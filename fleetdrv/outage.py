@@ -234,7 +234,8 @@ def _unkept(driver: Driver, facts: NodeFacts) -> bool:
 
 def _unloads(seen: View) -> tuple[str, ...]:
     """Return the modules that the outage is going to take out of the kernel."""
-    return tuple(name for step in seen.plan.outage if step.program == "unload.sh" for name in step.argv)
+    steps = (step for step in seen.plan.outage if step.program == "unload.sh")
+    return tuple(word.partition(":")[0] for step in steps for word in step.argv)
 
 
 def _stops(seen: View) -> frozenset[str]:

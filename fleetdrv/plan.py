@@ -18,6 +18,7 @@ from fleetdrv.built import dkms_names, packages_match
 from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
 from fleetdrv.lifelines import lifelines, unload_order
 from fleetdrv.model import NodeFacts
+from fleetdrv.modules import among, to_load
 from fleetdrv.packages import newest_last
 from fleetdrv.playbook import Playbook
 from fleetdrv.sources import AptSource
@@ -205,9 +206,9 @@ def _outage(
     for comparison in reversed(comparisons):
         if comparison.unload:
             names = _unloaded(comparison, facts, kept.get(comparison.driver.name))
-            yield Step(
-                program="unload.sh", argv=names, why=f"{comparison.driver.name}: old code out of the kernel"
-            )
+            leaving = (among(comparison.driver.modules, name) for name in names)
+            why = f"{comparison.driver.name}: old code out of the kernel"
+            yield Step(program="unload.sh", argv=tuple(map(to_load, leaving)), why=why)
     for comparison in comparisons:
         yield from _change(comparison, facts, kept.get(comparison.driver.name))
     for comparison in comparisons:
@@ -237,4 +238,4 @@ def _change(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) 
     # Not otherwise: load.sh refuses loaded code that was only rebuilt since.
     if comparison.unload or Layer.LOADED in comparison.layers:
         why = f"{driver.name}: load and hold against the file"
-        yield Step(program="load.sh", argv=driver.modules, why=why)
+        yield Step(program="load.sh", argv=tuple(map(to_load, driver.modules)), why=why)

@@ -25,13 +25,13 @@ from pydantic import (
 from fleetdrv import selectors
 from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
+from fleetdrv.modules import AsModule, ModuleName, file_name, load_name
 from fleetdrv.sources import AptSource, DkmsSource, Model
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$")]
 _DNS_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 PoolName = Annotated[str, StringConstraints(pattern=f"^{_DNS_NAME}$", max_length=63)]
 """Part of a Lease's name, so with the syntax of a DNS name."""
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}$")]
 """Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
@@ -59,8 +59,10 @@ class Driver(Model):
     name: Name
     dkms: DkmsSource | None = None
     apt: AptSource | None = None
-    modules: Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=32, strict=False)]
-    """Load order; unloaded in reverse."""
+    modules: Annotated[
+        tuple[Annotated[str, AsModule()], ...], Field(min_length=1, max_length=32, strict=False)
+    ]
+    """Load order; unloaded in reverse. By loaded name, or as `{name:, file:, load_as:}` where names differ."""
     parameters: dict[ModuleName, dict[ParameterName, ParameterValue]] = {}
     conflicts: Annotated[tuple[ModuleName, ...], Field(max_length=16, strict=False)] = ()
     """Modules that must not be loaded beside it: unloaded, and kept from being loaded by their aliases."""
@@ -74,7 +76,7 @@ class Driver(Model):
     strict: bool = False
     """Reload also code that is only *rebuilt*: same source, other build."""
 
-    @field_validator("modules", "conflicts")
+    @field_validator("conflicts")
     @classmethod
     def _as_the_kernel_writes_them(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(module_name(module) for module in modules)
@@ -141,12 +143,13 @@ class Driver(Model):
         """Return the files under /etc that belong to this driver: path to content."""
         head = f"# Written by fleetdrv for driver {self.name}.\n"
         options = "".join(
-            f"options {module} " + " ".join(_option(k, v) for k, v in sorted(values.items())) + "\n"
-            for module, values in sorted(self.parameters.items())
+            f"options {file_name(module)} " + " ".join(_option(k, v) for k, v in sorted(values.items())) + "\n"
+            for module, values in ((m, self.parameters.get(m)) for m in sorted(self.modules))
             if values
         )
         options += "".join(f"blacklist {module}\n" for module in self.conflicts)
-        files = {f"/etc/modules-load.d/fleetdrv-{self.name}.conf": head + "\n".join(self.modules) + "\n"}
+        loads = "".join(f"{load_name(module)}\n" for module in self.modules)
+        files = {f"/etc/modules-load.d/fleetdrv-{self.name}.conf": head + loads}
         if options:
             files[f"/etc/modprobe.d/fleetdrv-{self.name}.conf"] = head + options
         return files

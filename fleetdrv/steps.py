@@ -14,6 +14,7 @@ from fleetdrv.built import repository_digest
 from fleetdrv.compare import Comparison
 from fleetdrv.layers import Layer
 from fleetdrv.model import Candidate, NodeFacts
+from fleetdrv.modules import file_name, to_load
 from fleetdrv.packages import compare_versions
 from fleetdrv.playbook import Driver
 from fleetdrv.sources import AptSource, DkmsSource
@@ -136,7 +137,7 @@ def _dkms_stage(driver: Driver, source: DkmsSource, facts: NodeFacts) -> Step:
 
 def _apt_stage(driver: Driver, apt: AptSource, facts: NodeFacts) -> Step:
     down = ("--allow-downgrade",) if _goes_down(apt, facts) else ()
-    words = (*down, driver.name, stage_key(driver, facts), apt.conffiles, ",".join(driver.modules))
+    words = (*down, driver.name, stage_key(driver, facts), apt.conffiles, ",".join(map(file_name, driver.modules)))
     pins = _pins(apt, digests=True)
     return Step(
         program="apt_stage.sh",
@@ -222,7 +223,8 @@ def initramfs(comparisons: Iterable[Comparison], facts: NodeFacts) -> Iterator[S
 
 def renewed(drivers: Iterable[Driver], facts: NodeFacts) -> Iterator[Step]:
     """Yield a look into the initramfs of each kernel, for anything of the drivers."""
-    names = tuple(dict.fromkeys(m for driver in drivers for m in (*driver.modules, *driver.conflicts)))
+    carried = (m for driver in drivers for m in (*map(file_name, driver.modules), *driver.conflicts))
+    names = tuple(dict.fromkeys(carried))
     for kernel in facts.kernels.bootable:
         if names and kernel in facts.initrds:
             why = f"initramfs of {kernel}: written anew if it carries any of this"
@@ -260,7 +262,7 @@ def restore(
     """
     drivers = tuple(drivers)
     modules = [module for driver in drivers for module in driver.modules]
-    leaving = tuple(m for m in reversed(dict.fromkeys((*modules, *failed))) if m not in staying)
+    leaving = tuple(to_load(m) for m in reversed(dict.fromkeys((*modules, *failed))) if m not in staying)
     steps = [services("stop", driver) for driver in reversed(drivers) if driver.services]
     steps += [Step(program="unload.sh", argv=leaving, why="clear the failed version")] if leaving else []
     steps += [
@@ -272,6 +274,6 @@ def restore(
         for driver in drivers
         if driver.brought
     ]
-    steps.append(Step(program="load.sh", argv=tuple(modules), why="load the last known good"))
+    steps.append(Step(program="load.sh", argv=tuple(map(to_load, modules)), why="load the last known good"))
     steps += [services("start", driver) for driver in drivers if driver.services]
     return tuple(steps)

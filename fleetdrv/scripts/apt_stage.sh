@@ -116,7 +116,7 @@ main() {
     [ $# -ge 7 ] || die 64 "$usage"
     driver=$1 key=$2 modules=$4
     case $3 in keep | replace) ;; *) die 64 "$usage" ;; esac
-    case $4 in '' | *[!A-Za-z0-9_,]*) die 64 "$usage" ;; esac
+    case $4 in '' | *[!A-Za-z0-9_,-]*) die 64 "$usage" ;; esac
     shift 4
     plain_words "$driver" "$key"
     take_pins "$@" || die 64 "$usage"

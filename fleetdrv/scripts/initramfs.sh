@@ -15,13 +15,15 @@ export LC_ALL
 . ./module.sh
 . ./initrd.sh
 
-# Set carried to those of some modules that are in the initramfs.
+# Set carried to those of some modules that are in the initramfs; an alias may lead to a file of another name.
 find_carried() {
     carried='' listed=$(initrd_modules "$kernel") || die 85 "$initrd: cannot be listed"
     [ "$listed" != - ] || { carried=" unknown modules" && return 0; }
     for name; do
-        name=$(printf '%s' "$name" | tr - _)
-        ! printf '%s\n' "$listed" | grep -qx "$name" || carried="$carried $name"
+        module_file "$name" "$kernel" || file=''
+        file=${file##*/}
+        file=$(printf '%s' "${file%%.ko*}" | tr - _) name=$(printf '%s' "$name" | tr - _)
+        ! printf '%s\n' "$listed" | grep -qx -e "$name" -e "${file:-$name}" || carried="$carried $name"
     done
 }
 
@@ -46,9 +48,9 @@ write_anew() {
     fi
     cat said
     ! grep -q 'No space left on device' said || die 73 "$initrd: no space left for a new one"
-    # It may be switched off: /etc/initramfs-tools/update-initramfs.conf.
+    # It may be switched off: /etc/initramfs-tools/update-initramfs.conf. Times may be equal: a tick is 4 ms.
     # shellcheck disable=SC3013
-    [ "$code" -eq 0 ] && [ "$initrd" -nt ./began ] || die 85 "$initrd was not written anew (exit $code)"
+    [ "$code" -eq 0 ] && [ ! ./began -nt "$initrd" ] || die 85 "$initrd was not written anew (exit $code)"
 }
 
 main() {

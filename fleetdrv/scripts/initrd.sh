@@ -69,6 +69,10 @@ look_in_initrd() {
         case $modules in -) row initramfs "$kernel" - ;; esac
         ;;
     esac
-    # Files say nvidia-uvm where the kernel says nvidia_uvm; the list is as the kernel writes them.
-    case $carried in *"<$kernel $name>"*) row initramfs "$kernel" "$name" ;; esac
+    # Files say nvidia-uvm where the kernel says nvidia_uvm, and the list is as the kernel writes them.
+    base=${1##*/} && base=${base%%.ko*}
+    case $base in *-*) base=$(printf '%s' "$base" | tr - _) ;; esac
+    case $carried in
+    *"<$kernel $name>"* | *"<$kernel ${base:-$name}>"*) row initramfs "$kernel" "$name" ;;
+    esac
 }

@@ -57,13 +57,13 @@ look_at_loaded() {
     done
 }
 
-# The file for each bootable kernel.
+# look_at_files NAME FILE: the file for each bootable kernel.
 look_at_files() {
     looked=''
     for kernel in "$running" "$newest" "$boot_default"; do
         case " $looked " in *" $kernel "*) continue ;; esac
         looked="$looked $kernel"
-        if ! module_file "$1" "$kernel"; then
+        if ! module_file "$2" "$kernel"; then
             row error "file $1 $kernel: modinfo or the file cannot be read"
         elif [ -n "$file" ]; then
             row file "$1" "$kernel" "$file" "$version" "$srcversion" "$build_id"

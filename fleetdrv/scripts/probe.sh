@@ -6,7 +6,7 @@
 #
 # Usage: (cat job.sh … probe.sh) | sh -s -- [QUESTION]…   (or: sh probe.sh …)
 #   pool NAME          highest fencing token seen for the pool
-#   module NAME        loaded code, holders, parameters, the file for each bootable kernel; of the last driver
+#   module NAME[:FILE] loaded code, holders, parameters, the file for each bootable kernel; of the last driver
 #   dkms NAME          dkms status of a DKMS package
 #   driver NAME        last known good of a driver, when its lists were asked for, its stopped services
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
@@ -151,11 +151,11 @@ main() {
         [ $# -ge 2 ] || die 64 "$usage"
         case $1/$2 in
         check/[1-9] | check/[1-9][0-9]) [ $# -ge $(($2 + 2)) ] || die 64 "$usage" ;;
-        check/* | */ | */[.-]* | */*[!A-Za-z0-9._+-]*) die 64 "$usage" ;;
+        check/* | */ | */[.:-]* | */*[!A-Za-z0-9._+:-]*) die 64 "$usage" ;;
         esac
         case $1 in
         pool) highest_token "$2" && row token "$highest" ;;
-        module) look_at_loaded "$2" && look_at_files "$2" ;;
+        module) look_at_loaded "${2%%:*}" && look_at_files "${2%%:*}" "${2#*:}" ;;
         dkms) look_at_dkms "$2" && look_at_abi ;;
         driver) look_at_good "$2" && look_at_refreshed "$2" ;;
         package) look_at_package "$2" && look_at_abi ;;

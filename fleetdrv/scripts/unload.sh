@@ -3,7 +3,7 @@
 #
 # rmmod, not modprobe -r, which would take idle modules along that nobody named; never with force.
 #
-# Usage: unload.sh MODULE…        (names as the kernel writes them)
+# Usage: unload.sh MODULE[:LOAD_AS[:FILE]]…        (names as the kernel writes them; and as in load.sh)
 # Exit: 0 none of them is loaded · 64 usage · 75 in use (worth another try)
 #       76 stuck half-way in or out of the kernel (only a reboot helps); with either, what this job has unloaded
 #       is loaded again, and the services that it stopped are started
@@ -51,17 +51,18 @@ give_up() {
 
 # Written down in the job's folder, numbered: a job may unload in several steps.
 left() {
-    echo "$1 is unloaded"
+    echo "$name is unloaded"
     printf '%s %s\n' "$(($(cat unloaded 2>/dev/null | wc -l) + 1))" "$1" >>unloaded
 }
 
+# unload NAME LOAD_AS
 unload() {
     for try in 1 2 3 4 5; do
         [ -e "/sys/module/$1/initstate" ] || return 0
         read -r state <"/sys/module/$1/initstate"
         [ "$state" = live ] || give_up 76 "$1 is stuck: its state is '$state', only a reboot helps"
         if said=$(rmmod -- "$1" 2>&1); then
-            [ -e "/sys/module/$1/initstate" ] || { left "$1" && return 0; }
+            [ -e "/sys/module/$1/initstate" ] || { left "$2" && return 0; }
             said='rmmod says it is gone, and it is there'
         fi
         # Whoever was just told to end may need a moment to close its files; a module that holds it does not.
@@ -76,11 +77,16 @@ unload() {
 
 main() {
     [ $# -ge 1 ] || die 64 'usage: unload.sh MODULE...'
-    for name; do
-        case $name in '' | *[!A-Za-z0-9_]*) die 64 "$name: not a module name" ;; esac
+    for word; do
+        case $word in '' | [-:]* | *[!A-Za-z0-9_:-]*) die 64 "$word: not a module name" ;; esac
     done
-    for name; do
-        if [ -e "/sys/module/$name/initstate" ]; then unload "$name"; else echo "$name is not loaded"; fi
+    for word; do
+        name=${word%%:*} load_as=${word#*:}
+        if [ -e "/sys/module/$name/initstate" ]; then
+            unload "$name" "${load_as%%:*}"
+        else
+            echo "$name is not loaded"
+        fi
     done
 }
 

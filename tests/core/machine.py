@@ -333,7 +333,7 @@ class Machine:
         return any(runs and module.startswith(unit.partition("-")[0]) for unit, runs in self.services.items())
 
     def _unload(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
-        for name in argv:
+        for name in (word.partition(":")[0] for word in argv):
             module = self.loaded.get(name)
             if module is None:
                 continue
@@ -383,7 +383,7 @@ class Machine:
             self.texts.pop(path, None)
 
     def _load(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
-        for name in argv:
+        for name in (word.partition(":")[0] for word in argv):
             self._modprobe(name)
             file, loaded = self._file(name), self.loaded.get(name)
             if file is None or loaded is None or loaded.state != "live" or not _same(loaded.identity, file):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fleetdrv import load
 from fleetdrv.errors import InputError
+from fleetdrv.modules import file_name
 
 CONF = 'PACKAGE_NAME="toy"\nPACKAGE_VERSION="1.0"\nBUILT_MODULE_NAME[0]="toy"\n'
 GOOD = """\
@@ -79,6 +80,15 @@ def test_what_the_playbook_says_goes_before_the_archive(
     text = GOOD.replace("      source:", f"      {said}\n      source:")
     source = load.playbook(written(tmp_path, text)).playbook.drivers[0].dkms
     assert (source.package, source.version) == expected
+
+
+def test_a_file_that_dkms_names_otherwise_is_known_from_the_archive(tmp_path: Path) -> None:
+    conf = CONF + 'BUILT_MODULE_NAME[0]="toy"\nDEST_MODULE_NAME[0]="toy-current"\n'
+    (driver,) = load.playbook(written(tmp_path, archive=an_archive(conf))).playbook.drivers
+    assert (driver.modules, file_name(driver.modules[0])) == (("toy",), "toy_current")
+    said = GOOD.replace("[toy]", "[{name: toy, file: toy-legacy}]")
+    (driver,) = load.playbook(written(tmp_path, said, an_archive(conf))).playbook.drivers
+    assert file_name(driver.modules[0]) == "toy-legacy", "the playbook goes before the archive"
 
 
 def test_an_archive_whose_names_are_said_need_not_tell_them(tmp_path: Path) -> None:
@@ -243,6 +253,13 @@ DRIVER = "drivers[0]"
             f"9: {DRIVER}.parameters.toy.a: String should",
         ),
         ("[toy]", "[toy, toy]", "1: the file: module toy stands there twice"),
+        (
+            "[toy]",
+            "[{name: toy, flie: x}]",
+            f"8: {DRIVER}.modules[0].flie: unknown key; did you mean file? known: file, load_as, name",
+        ),
+        ("[toy]", "[{file: x}]", f"8: {DRIVER}.modules[0].name: Field required"),
+        ("[toy]", "[{name: toy, file: a.ko}]", f"8: {DRIVER}.modules[0].file: String should match pattern"),
         ("[toy]", "[toy]\n    services: [a, a.service]", "1: the file: service a.service stands there twice"),
         (
             "[toy]",

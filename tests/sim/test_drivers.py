@@ -272,3 +272,26 @@ def test_configuration_of_others_is_out_of_reach(driver: Toy) -> None:
     for target in ("/etc/passwd", "/etc/modprobe.d/other.conf", "/etc/modprobe.d/fleetdrv-toy2.conf"):
         step = ("configure", "configure.sh", "toy", "payload/toy.conf", target)
         assert driver.do(step).ending == "exit 64 configure"
+
+
+def test_a_module_whose_file_is_called_otherwise(driver: Toy) -> None:
+    """As NVIDIA's in Debian: built as one name, installed as another, loaded by the one it was built under."""
+    node, names = driver.node, "fleetdrv_toy:toy-current:toy-current"
+    driver.archives["1.0"] = with_line_in_conf(driver.archives["1.0"], b'DEST_MODULE_NAME[0]="toy-current"\n')
+    sha256 = hashlib.sha256(driver.archives["1.0"]).hexdigest()
+    assert driver.do(stage_step(node, "1.0", sha256), version="1.0").ending == "exit 0"
+    load: Step = ("load", "load.sh", names)
+    followed = driver.do(install_step(node, "1.0"), load, version="1.0")
+    assert followed.ending == "exit 0", followed.text
+    looked = facts(probe(node, "module", "fleetdrv_toy:toy-current"))
+    file = looked.file("fleetdrv_toy", node.kernel)
+    assert file is not None
+    assert file.path.endswith("/toy-current.ko")
+    assert looked.loaded["fleetdrv_toy"].identity == file.identity
+    assert driver.do(load).text.endswith(f"fleetdrv_toy is loaded already, from {file.path}\n")
+
+    node.call("cp -a /sys/module/fleetdrv_toy /sys/module/other")
+    (node.folder / "busy/other").touch()
+    refused = driver.do(("unload", "unload.sh", names, "other"))
+    assert "toy-current is loaded again" in refused.text, "by the name that modprobe knows"
+    assert set(node.loaded()) == {"fleetdrv_toy", "other"}
