@@ -176,7 +176,8 @@ def _kept(node: str, playbook: Playbook, states: Mapping[str, Good]) -> Iterable
 
 
 def _stands_at(playbook: Playbook, good: tuple[Driver, ...], facts: NodeFacts) -> bool:
-    drivers = tuple(driver.with_services_of(playbook.drivers) for driver in good)
+    listed = {driver.name: driver.services for driver in playbook.drivers}
+    drivers = tuple(driver.with_services(listed.get(driver.name, ())) for driver in good)
     return plan(playbook.model_copy(update={"drivers": drivers}), facts).outcome is Outcome.CONVERGED
 
 

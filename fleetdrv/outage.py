@@ -142,7 +142,8 @@ class Outage:
         failed = {d.name: stage_key(d, seen.facts) for d in seen.wanted if d.brought}
         modules = [module for driver in seen.wanted for module in driver.modules]
         among = (*modules, *(module for driver in seen.good for module in driver.modules))
-        good = tuple(driver.with_services_of(self.loaded.playbook.drivers) for driver in seen.good)
+        listed = {driver.name: driver.services for driver in seen.wanted}
+        good = tuple(driver.with_services(listed.get(driver.name, ())) for driver in seen.good)
         steps = restore(good, failed, modules, staying=stay(among, seen.facts))
         steps += tuple(renewed((*seen.good, *seen.wanted), seen.facts))
         self.jobs.send(due.job, steps, warrant, {})

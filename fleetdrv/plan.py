@@ -73,7 +73,8 @@ def plan(
     `upgrade`: whether packages are the newest that fit cannot be told from old lists, so new ones are owed.
     `kept`: drivers, by name, that are brought back from what the node keeps instead of staged and installed.
     """
-    comparisons = tuple(with_dependants((compare(driver, facts) for driver in playbook.drivers), facts))
+    drivers = (d.with_services(kept[d.name].services if d.name in kept else ()) for d in playbook.drivers)
+    comparisons = tuple(with_dependants((compare(driver, facts) for driver in drivers), facts))
     differences = tuple(difference for comparison in comparisons for difference in comparison.differences)
     differences += tuple(_lists_too_old(playbook, facts)) if upgrade else ()
     differences = differences or tuple(d for driver in playbook.drivers for d in failed_checks(driver, facts))
@@ -97,8 +98,8 @@ def plan(
         stage=tuple(step for c in fresh for step in steps.stage(c, facts, new_lists=upgrade)),
         outage=tuple(_outage(comparisons, facts, kept)),
         after=tuple(
-            steps.keep(comparison.driver, facts)
-            for comparison in comparisons
+            steps.keep(driver, facts)
+            for driver, comparison in zip(playbook.drivers, comparisons, strict=True)
             if comparison.differences and comparison.driver.brought
         ),
     )

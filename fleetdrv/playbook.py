@@ -27,6 +27,7 @@ from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.modules import AsModule, ModuleName, file_name, load_name
 from fleetdrv.sources import AptSource, DkmsSource, Model
+from fleetdrv.units import UnitName
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$")]
 _DNS_NAME = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
@@ -35,9 +36,6 @@ PoolName = Annotated[str, StringConstraints(pattern=f"^{_DNS_NAME}$", max_length
 ParameterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}$")]
 """Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@-]{0,120}$")]
-_UNIT_TYPES = (".service", ".socket", ".timer", ".path")
-_NEVER_STOPPED = frozenset({"ssh", "sshd", "kubelet", "containerd", "crio", "docker", "dbus", "systemd-networkd"})
 PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
 Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
@@ -66,7 +64,7 @@ class Driver(Model):
     parameters: dict[ModuleName, dict[ParameterName, ParameterValue]] = {}
     conflicts: Annotated[tuple[ModuleName, ...], Field(max_length=16, strict=False)] = ()
     """Modules that must not be loaded beside it: unloaded, and kept from being loaded by their aliases."""
-    services: Annotated[tuple[ServiceName, ...], Field(max_length=16, strict=False)] = ()
+    services: Annotated[tuple[UnitName, ...], Field(max_length=16, strict=False)] = ()
     """systemd units of the host that use the driver: what runs is stopped, last first, before its code leaves the
     kernel, and started again once it is loaded, in this order. `.service` may be left out."""
     requires_pci: Annotated[tuple[PciId, ...], Field(strict=False)] = ()
@@ -86,15 +84,6 @@ class Driver(Model):
     def _parameters_too(cls, parameters: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         return {module_name(module): values for module, values in parameters.items()}
 
-    @field_validator("services")
-    @classmethod
-    def _units(cls, services: tuple[str, ...]) -> tuple[str, ...]:
-        units = tuple(name if name.endswith(_UNIT_TYPES) else f"{name}.service" for name in services)
-        never = sorted({unit for unit in units if unit.partition(".")[0] in _NEVER_STOPPED})
-        if never:
-            raise ValueError(f"{', '.join(never)} is what a node is reached and served by; it is never stopped")
-        return units
-
     @model_validator(mode="after")
     def _parameters_of_own_modules(self) -> Driver:
         strangers = sorted(set(self.parameters) - set(self.modules))
@@ -111,10 +100,9 @@ class Driver(Model):
             raise ValueError(f"{', '.join(foes)} stands in modules and in conflicts")
         return self
 
-    def with_services_of(self, drivers: Iterable[Driver]) -> Driver:
-        """Return this driver, also with the services that drivers of the same name list."""
-        units = (unit for driver in (self, *drivers) if driver.name == self.name for unit in driver.services)
-        return self.model_copy(update={"services": tuple(dict.fromkeys(units))})
+    def with_services(self, units: Iterable[str]) -> Driver:
+        """Return this driver with more services: what another version of it had stopped, say."""
+        return self.model_copy(update={"services": tuple(dict.fromkeys((*self.services, *units)))})
 
     @property
     def version(self) -> str:

@@ -40,6 +40,8 @@ class Kept:
     """Of its wanted state: names it on the node."""
     leaving: tuple[str, ...] = ()
     """Modules of what it replaces, in load order."""
+    services: tuple[str, ...] = ()
+    """Its services, which are stopped and started as the state's own are."""
 
 
 def stage_key(driver: Driver, facts: NodeFacts) -> str:

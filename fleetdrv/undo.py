@@ -33,7 +33,9 @@ def plan_back(playbook: Playbook, wanted: Playbook, facts: NodeFacts) -> tuple[P
     then = {name: wanted_then(state) for name, state in back.items()}
     target = wanted.model_copy(update={"drivers": tuple(then.get(d.name, d) for d in wanted.drivers)})
     kept = {
-        driver.name: Kept(digest=back[driver.name].digest, leaving=driver.modules)
+        driver.name: Kept(
+            digest=back[driver.name].digest, leaving=driver.modules, services=driver.services
+        )
         for driver in playbook.drivers
         if driver.name in back
     }

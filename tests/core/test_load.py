@@ -264,7 +264,7 @@ DRIVER = "drivers[0]"
         (
             "[toy]",
             "[toy]\n    services: [dcgm, kubelet, sshd.socket]",
-            f"9: {DRIVER}.services: kubelet.service, sshd.socket is what a node is reached and served by",
+            f"9: {DRIVER}.services[1]: kubelet.service is what a node is reached and served by",
         ),
         ("[toy]", "[toy]\n    services: ['a; b']", f"9: {DRIVER}.services[0]: String should match pattern"),
         (

@@ -153,6 +153,8 @@ def test_after_a_rollback_a_plan_for_what_was_there_before_is_empty(
     undone = {driver.name for driver in newer.drivers}
     assert set(machine.former) == undone
 
+    machine.services |= {unit: data.draw(st.booleans()) for driver in newer.drivers for unit in driver.services}
+    as_found = dict(machine.services)
     machine.headers.clear()  # nothing may be compiled
     machine.staged.clear()
     for cut in (data.draw(st.integers(0, 6)), 99):
@@ -165,6 +167,7 @@ def test_after_a_rollback_a_plan_for_what_was_there_before_is_empty(
             demand_usage(step)
             machine.run(step, {})
     assert plan(playbook, machine.facts(both)).outcome is Outcome.CONVERGED
+    assert (machine.services, machine.stopped) == (as_found, set())
 
     for driver in playbook.drivers:
         machine.run(keep(driver, machine.facts(playbook)), payload(playbook))
@@ -183,4 +186,5 @@ def _keeping(playbook: Playbook, machine: Machine) -> tuple[Any, ...]:
 
 def _newer(driver: Driver, data: st.DataObject) -> Driver:
     fresh = data.draw(drivers(driver.name, "1.2"))
-    return fresh.model_copy(update={"modules": driver.modules, "parameters": {}, "checks": (), "requires_pci": ()})
+    same = {"modules": driver.modules, "services": (*driver.services, f"{driver.name}-exporter.service")}
+    return fresh.model_copy(update={**same, "parameters": {}, "checks": (), "requires_pci": ()})
