@@ -4,7 +4,7 @@
 # A fact that cannot be read is a record "error WHAT", never an absent fact. /proc/modules and lsmod are not
 # asked: /sys/module says more. Processes are few, each costs 10 to 20 ms on an emulated machine.
 #
-# Usage: cat job.sh module.sh look.sh packages.sh probe.sh | sh -s -- [QUESTION]…   (or: sh probe.sh …)
+# Usage: cat job.sh module.sh look.sh machine.sh packages.sh probe.sh | sh -s -- [QUESTION]…   (or: sh probe.sh)
 #   pool NAME          highest fencing token seen for the pool
 #   module NAME        loaded code, holders, parameters, and the file for each bootable kernel
 #   dkms NAME          dkms status of a DKMS package
@@ -12,6 +12,7 @@
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
 #   check COUNT WORD…  run a command of COUNT words, at most 60 s
 #   initramfs          also look for the modules inside each initramfs (slow)
+#   faults             what the kernel's log says of faults, its own and those of the modules asked about
 # Records: fleetdrv-probe 1 · machine-id · boot-id · os ID VERSION · arch · compiler · dkms-version · dkms LINE
 #   kernel running|newest|default RELEASE · headers KERNEL · param NAME KEY VALUE · holder NAME DEPENDENT
 #   loaded NAME STATE REFCOUNT VERSION SRCVERSION BUILD-ID · file NAME KERNEL PATH VERSION SRCVERSION BUILD-ID
@@ -19,9 +20,10 @@
 #   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
 #   dpkg-interrupted · check COUNT BASE64 (the words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
-#   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or - · error WHAT · end
+#   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
+#   fault STAMP TEXT · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
-# Needs: job.sh module.sh look.sh packages.sh
+# Needs: job.sh module.sh look.sh machine.sh packages.sh
 
 set -u
 LC_ALL=C PATH=${PATH:-/usr/bin}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -29,6 +31,7 @@ export LC_ALL PATH
 command -v job_state >/dev/null || . "$(dirname "$0")/job.sh"
 command -v module_file >/dev/null || . "$(dirname "$0")/module.sh"
 command -v look_at_loaded >/dev/null || . "$(dirname "$0")/look.sh"
+command -v look_at_pci >/dev/null || . "$(dirname "$0")/machine.sh"
 command -v look_at_package >/dev/null || . "$(dirname "$0")/packages.sh"
 
 look_at_system() {
@@ -124,19 +127,9 @@ look_at_records() {
     cd / || exit
 }
 
-look_at_pci() {
-    for device in /sys/bus/pci/devices/*; do
-        [ ! -e "$device/vendor" ] || {
-            read -r vendor <"$device/vendor"
-            read -r device <"$device/device"
-            row pci "${vendor#0x}:${device#0x}"
-        }
-    done
-}
-
 main() {
-    usage='usage: probe.sh [pool|module|dkms|driver|package NAME | check COUNT WORD...|initramfs]...'
-    initramfs=no
+    usage='usage: probe.sh [pool|module|dkms|driver|package NAME | check COUNT WORD...|initramfs|faults]...'
+    initramfs=no faults=no
     case " $* " in *' initramfs '*) initramfs=yes ;; esac
     row fleetdrv-probe 1
     look_at_system
@@ -145,7 +138,7 @@ main() {
     look_at_records
     look_at_pci
     while [ $# -gt 0 ]; do
-        [ "$1" != initramfs ] || { shift && continue; }
+        case $1 in initramfs) shift && continue ;; faults) faults=yes && shift && continue ;; esac
         [ $# -ge 2 ] || die 64 "$usage"
         case $1/$2 in
         check/[1-9] | check/[1-9][0-9]) [ $# -ge $(($2 + 2)) ] || die 64 "$usage" ;;
@@ -162,6 +155,7 @@ main() {
         esac
         shift 2
     done
+    [ "$faults" = no ] || look_at_faults "$seen"
     echo end
 }
 

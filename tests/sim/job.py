@@ -40,7 +40,7 @@ def text(*names: str) -> bytes:
 
 def probe(node: SimNode, *questions: str) -> str:
     """Look at the node as the controller does."""
-    source = text("job.sh", "module.sh", "look.sh", "packages.sh", "probe.sh")
+    source = text("job.sh", "module.sh", "look.sh", "machine.sh", "packages.sh", "probe.sh")
     return node.call(f"sudo -n /bin/sh -s -- {shlex.join(questions)}", source)
 
 
