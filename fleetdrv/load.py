@@ -172,7 +172,9 @@ def _explain(document: yamlfile.Document, fault: Any) -> str:
 
 def _is_type_tag(part: object) -> bool:
     """Pydantic names the branch of a union in `loc`; a reader looks for the key only."""
-    return isinstance(part, str) and (part == "int" or part.startswith(("constrained-", "function-")))
+    return isinstance(part, str) and (
+        part == "int" or part.startswith(("constrained-", "function-", "tag-"))
+    )
 
 
 def _suggestion(place: tuple[str | int, ...]) -> str:
@@ -188,8 +190,8 @@ def _suggestion(place: tuple[str | int, ...]) -> str:
 
 def _models() -> list[type[BaseModel]]:
     from fleetdrv import playbook as schema
-    from fleetdrv import sources
+    from fleetdrv import policy, sources
 
     parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
-    parts += [schema.Drain, schema.Reboot, schema.Rollout]
+    parts += [schema.Drain, schema.Reboot, policy.Rollout, policy.PerTopology, policy.MaintenanceWindow]
     return [*parts, schema.WaitFor, schema.PodFilter, schema.Operand]
