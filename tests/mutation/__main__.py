@@ -2,7 +2,7 @@
 
     python -m tests.mutation [MODULE…]        needs: pip install mutmut
 
-mutmut makes the changes and runs tests/core/test_{compare,plan,turn,rollout}.py against each, in a copy of
+mutmut makes the changes and runs tests/core/test_MODULE.py of all MODULES against each, in a copy of
 the tree: nothing of it stays here but RESULTS.md. Each change that survives must be named in survivors.py,
 with the reason why no test can, or need, notice it; otherwise, and below the goal, this exits 1.
 """
@@ -23,7 +23,7 @@ from tests.mutation.survivors import REASONS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-MODULES = ("compare", "plan", "turn", "rollout")
+MODULES = ("compare", "plan", "turn", "rollout", "slots", "windows", "progress")
 GOAL_PERCENT = 90.0
 NO_REASON = "**no reason given**"
 _SURVIVED, _NO_TESTS = 0, 33
