@@ -46,10 +46,12 @@ class Node:
     faults: tuple[Fault, ...] = ()
     plan_again: str = "fleetdrv plan"
     noted: list[str] = field(default_factory=list)
+    prepared: int = 0
     performed: int = 0
 
     def prepare(self, warrant: object) -> Owed:
         del warrant
+        self.prepared += 1
         if isinstance(self.staged, Exception):
             raise self.staged
         return self.staged
@@ -422,5 +424,5 @@ def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_an
     world.nodes["n0"].staged = left = Owed(debt=Debt.LEAVE_OUT, verdict=Verdict.LEFT_OUT, why="rolled back")
     result = world.roll(seen={"n0": left}, max_failures=0, max_unavailable=2)
     assert result.waiting == ("n1",)
-    assert world.nodes["n1"].performed == 0
+    assert world.nodes["n1"].prepared == 0
     assert world.nodes["n0"].performed == 1, "it is brought to its end"
