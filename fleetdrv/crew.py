@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -119,11 +119,12 @@ class Crew:
         alone = all(isinstance(came, NodeRefused) for came in refused)
         if refused and (not alone or len(refused) == len(seen)):
             raise Refused("\n".join(map(str, refused)))
-        return {**seen, **self._resolved(run)}
+        looked_at = [name for name, came in seen.items() if isinstance(came, Owed)]
+        return {**seen, **self._resolved(run, looked_at)}
 
-    def _resolved(self, run: str) -> dict[str, Owed]:
+    def _resolved(self, run: str, names: Iterable[str]) -> dict[str, Owed]:
         """Let the lists of all nodes say what version patterns mean, and judge each node by that."""
-        views = {name: driver.view for name, driver in self.drivers.items() if driver.view is not None}
+        views = {name: view for name in names if (view := self.drivers[name].view) is not None}
         self.versions.learn(self.loaded.playbook, [view.facts for view in views.values()])
         if all(driver.apt is None for driver in self.loaded.playbook.drivers):
             return {}
