@@ -28,7 +28,7 @@ MODULES = (
     *("rollout", "slots", "windows", "progress", "attempts", "undo"),
 )
 TESTS = ("apt", *MODULES)
-"""tests/core/test_NAME.py, where there is one: built, steps and resolve are tested by what is planned with them."""
+"""tests/core/test_NAME.py, where there is one: built, steps and resolve are tested by what is planned."""
 GOAL_PERCENT = 90.0
 NO_REASON = "**no reason given**"
 _SURVIVED, _NO_TESTS = 0, 33
