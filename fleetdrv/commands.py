@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from fleetdrv import locked, news, recap, report, resolve, rollout, survey
+from fleetdrv import locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
@@ -17,6 +17,7 @@ from fleetdrv.proc import interrupts
 from fleetdrv.records import RunRecord
 from fleetdrv.report import Teller
 from fleetdrv.survey import Seen
+from fleetdrv.timing import utc_now
 
 
 def plan(options: Options, playbook: str) -> ExitCode:
@@ -28,14 +29,14 @@ def plan(options: Options, playbook: str) -> ExitCode:
         # A left-over of ours is owed its way back, though its driver may be as wanted.
         owes = ExitCode.CHANGES if survey.owes_something(seen) else ExitCode.DONE
         code = worst(owes, *(_plan_code(view) for view in views.values()))
-        limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
+        limits = _limits(crew)
         if options.json:
             nodes = {name: report.view_json(view) for name, view in views.items()}
             versions = resolve.shown(crew.versions.pins)
             counted = recap.effects(crew)
             print(
                 report.document(
-                    "plan", code, nodes=nodes, limits=dict(limits), versions=versions, effects=counted
+                    "plan", code, nodes=nodes, limits=limits, versions=versions, effects=counted
                 )
             )
         else:
@@ -65,9 +66,11 @@ def _drift_code(view: View | str) -> ExitCode:
     return ExitCode.CHANGES if view.plan.differences else ExitCode.DONE
 
 
-def apply(options: Options, playbook: str) -> ExitCode:
+def apply(options: Options, playbook: str, stop_after: str = "") -> ExitCode:
     """Bring the pool to the playbook's state, or finish what an earlier run began."""
-    return _change("apply", options, playbook, back=False)
+    if stop_after not in ("", "canary"):
+        raise InputError(f"--stop-after {stop_after}: canary is the only place to stop after")
+    return _change("apply", options, playbook, back=False, stop_after=stop_after)
 
 
 def rollback(options: Options, playbook: str) -> ExitCode:
@@ -75,21 +78,23 @@ def rollback(options: Options, playbook: str) -> ExitCode:
     return _change("rollback", options, playbook, back=True)
 
 
-def _change(command: str, options: Options, playbook: str, *, back: bool) -> ExitCode:
+def _change(command: str, options: Options, playbook: str, *, back: bool, stop_after: str = "") -> ExitCode:
     teller = Teller(quiet=options.quiet, log_json=options.log_json)
     with assemble(options, playbook, teller, back=back) as crew:
+        if stop_after and not crew.loaded.playbook.rollout.canary:
+            raise InputError(f"--stop-after canary: {playbook} has no canary; set rollout.canary")
         record = crew.record()
         run, seen = survey.survey(crew, record)
         views = survey.views_of(crew, seen)
-        limits = rollout.limits(crew.loaded.playbook.rollout, crew.pool()[0])
-        if not survey.owes_something(seen):
+        limits = _limits(crew)
+        if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
             return recap.conclude(command, options, crew, survey.nothing_to_do(crew, seen))
         if not options.json and not options.quiet:
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
         with locked.locked(crew, views, run, record) as lock:
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
-            result = _roll(crew, seen, lock)
+            result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(lock, result)
         return recap.conclude(command, options, crew, result)
 
@@ -115,7 +120,7 @@ def remediate(options: Options, playbook: str) -> ExitCode:
 
 
 def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller) -> Result:
-    if not survey.owes_something(seen):
+    if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
         return survey.nothing_to_do(crew, seen)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
         teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
@@ -124,7 +129,14 @@ def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Te
     return result
 
 
-def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
+def _limits(crew: Crew) -> dict[str, int | str]:
+    policy = crew.loaded.playbook.rollout
+    bounds = slots.limits(policy, crew.pool()[0])
+    room = windows.room(policy.windows, utc_now())
+    return {**bounds, "maintenance_window": str(room)} if room else {**bounds}
+
+
+def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False) -> Result:
     with interrupts() as interrupted:
         try:
             crew.hooks.before("before_run", run=lock.run)
@@ -136,11 +148,11 @@ def _roll(crew: Crew, seen: Seen, lock: Lock) -> Result:
             lock=lock,
             pool=crew.pool,
             say=crew.say,
+            stop_after_canary=stop_after_canary,
             interrupted=interrupted,
             pins=lambda: crew.versions.pins,
         )
-        for name, came in seen.items():
-            fleet.meet(name, came)
+        fleet.meet(seen)
         result = fleet.run()
         crew.hooks.after("after_run", run=lock.run, stopped=result.stopped, **recap.counts(result))
         return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,9 +25,8 @@ from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ClusterError, FleetdrvError, InputError, Refused
+from fleetdrv.errors import ClusterError, FleetdrvError, InputError, NodeRefused, Refused
 from fleetdrv.events import Event, Level, Say
-from fleetdrv.fleet import Out
 from fleetdrv.kubectl import Proxy
 from fleetdrv.line import NodeLine
 from fleetdrv.load import Loaded
@@ -34,8 +34,8 @@ from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.proc import this_process
 from fleetdrv.records import RunRecord
-from fleetdrv.rollout import Pool
 from fleetdrv.service import KubernetesNode, Service
+from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.ssh import Dialler
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
@@ -100,43 +100,57 @@ class Crew:
         return leases.run_record(self.cluster.lease(names.lease_name(self.pool_name)))
 
     def survey(self, run: str) -> dict[str, Owed | FleetdrvError]:
-        """Look at all selected nodes at once. Raises Refused when a host is not the Node it claims to be."""
+        """Look at all selected nodes at once.
+
+        Raises Refused when a host is not the Node it claims to be: addresses that were swapped or copied say
+        nothing good of any other host. A host without a Node, or whose Node proves nothing, is refused by itself:
+        one rotten Node must not keep a thousand others from being mended. Where all are so, the run is refused.
+        """
         width = min(64, max(1, len(self.drivers)))
         with ThreadPoolExecutor(width, thread_name_prefix="survey") as workers:
             looks = {name: workers.submit(driver.look, run) for name, driver in self.drivers.items()}
         seen: dict[str, Owed | FleetdrvError] = {}
-        refused = []
         for name, future in looks.items():
             try:
                 seen[name] = future.result()
-            except Refused as error:
-                refused.append(str(error))
             except FleetdrvError as error:
                 seen[name] = error
-        if refused:
-            raise Refused("\n".join(refused))
-        return {**seen, **self._resolved(run)}
+        refused = [came for came in seen.values() if isinstance(came, Refused)]
+        alone = all(isinstance(came, NodeRefused) for came in refused)
+        if refused and (not alone or len(refused) == len(seen)):
+            raise Refused("\n".join(map(str, refused)))
+        looked_at = [name for name, came in seen.items() if isinstance(came, Owed)]
+        return {**seen, **self._resolved(run, looked_at)}
 
-    def _resolved(self, run: str) -> dict[str, Owed]:
+    def _resolved(self, run: str, names: Iterable[str]) -> dict[str, Owed]:
         """Let the lists of all nodes say what version patterns mean, and judge each node by that."""
-        views = {name: driver.view for name, driver in self.drivers.items() if driver.view is not None}
+        views = {name: view for name in names if (view := self.drivers[name].view) is not None}
         self.versions.learn(self.loaded.playbook, [view.facts for view in views.values()])
         if all(driver.apt is None for driver in self.loaded.playbook.drivers):
             return {}
         return {name: self.drivers[name].judge_again(run) for name in views}
 
     def pool(self) -> tuple[Pool, Mapping[str, Out]]:
-        """Read how the pool stands."""
+        """Read how the pool stands.
+
+        A host without a Node is no part of what the pool serves with: it counts neither as a node of the pool
+        nor as one that is out.
+        """
         if self.cluster is None:
             out = {name: driver.service.standing().out for name, driver in self.drivers.items()}
             outs = {name: Out(out=is_out, ours=is_out) for name, is_out in out.items()}
-            return Pool(size=len(self.pool_hosts)), outs
-        stand = {ownership.name(node): _out(node, self.pool_name) for node in self.cluster.nodes()}
-        driven = {driver.service.node: name for name, driver in self.drivers.items()}
+            size = len(self.pool_hosts)  # nobody labels them: they are one failure domain
+            return Pool(size=size, domains={"": Domain(size=size)}), outs
+        per = self.loaded.playbook.rollout.max_unavailable_per
         members = {host.node_name for host in self.pool_hosts}
-        foreign = sum(s.out for node, s in stand.items() if node in members and node not in driven)
-        outs = {name: stand.get(node, Out(out=True, ours=False)) for node, name in driven.items()}
-        return Pool(size=len(members), foreign_out=foreign), outs
+        nodes = {ownership.name(node): node for node in self.cluster.nodes()}
+        stands = {n: _out(nodes[n], self.pool_name, per.label if per else "") for n in members & nodes.keys()}
+        driven = {driver.service.node: name for name, driver in self.drivers.items()}
+        foreign = [stand.domain for node, stand in stands.items() if stand.out and node not in driven]
+        sizes = Counter(stand.domain for stand in stands.values() if per)
+        domains = {name: Domain(size=size, foreign_out=foreign.count(name)) for name, size in sizes.items()}
+        outs = {name: stands.get(node, Out(out=False, ours=False)) for node, name in driven.items()}
+        return Pool(size=len(stands), foreign_out=len(foreign), domains=domains), outs
 
     def left_out(self) -> list[str]:
         """Name the pool's nodes that are out of service by fleetdrv's hand."""
@@ -257,10 +271,14 @@ def _same_cluster(cluster: Cluster, loaded: Loaded) -> None:
         raise Refused(f"this is cluster {found}, the playbook is for {wanted}; choose another --context")
 
 
-def _out(node: Object, pool: str) -> Out:
-    owner = ownership.state(node)
-    ours = owner.kind is Kind.OURS and owner.record is not None and owner.record.pool == pool
-    return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours)
+def _out(node: Object, pool: str, label: str) -> Out:
+    try:
+        owner = ownership.state(node)
+        ours = owner.kind is Kind.OURS and owner.record is not None and owner.record.pool == pool
+    except NodeRefused:  # a damaged record: not known to be ours
+        ours = False
+    domain = str((node.get("metadata", {}).get("labels") or {}).get(label, ""))
+    return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
 
 
 def _note(text: str) -> Event:

@@ -119,12 +119,15 @@ class NodeDriver:
         return due
 
     def prepare(self, warrant: Warrant) -> Owed:
-        """Do all that can be done while the node serves; return what is due then.
+        """Do all that can be done without taking the node out of service; return what is due then.
 
-        A finished build is fetched at its end, so also one that a controller left which was killed before that.
+        Marks of ours on a node that is somebody else's by now go here: that needs no slot, and what is due then
+        is `Debt.LET_GO` with its final verdict. A finished build is fetched at its end, so also one that a
+        controller left which was killed before that.
         """
+        acts = {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage, Debt.LET_GO: self._outage.let_go}
         try:
-            due = self._pay(warrant, {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage})
+            due = self._pay(warrant, acts)
             if due.debt is Debt.OUTAGE and not self._seen.standing.out:
                 self.builds.share(self.line, self._builds(self._seen.facts.staged), self._tell)
             return due

@@ -51,6 +51,10 @@ class Refused(FleetdrvError):
     exit_code = ExitCode.REFUSED
 
 
+class NodeRefused(Refused):
+    """So for one node alone: nothing was touched there, and the others may go on."""
+
+
 class Stopped(FleetdrvError):
     """Ended before the end on purpose: paused, aborted, lock lost, budget spent."""
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
+from fleetdrv import progress
 from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.errors import ClusterError, FleetdrvError, LinkLost, NodeError, Stopped, Unreachable
+from fleetdrv.endings import FAILED_BEFORE, NOTED, of_error, stand_of
+from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
 from fleetdrv.events import Event, Level, Say
-from fleetdrv.playbook import Rollout
+from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
-from fleetdrv.rollout import Admission, Member, Pool, Progress, Stand, admit
+from fleetdrv.rollout import Admission, admit
 from fleetdrv.send import Warrant
+from fleetdrv.slots import Member, Out, Pool, Stand
+from fleetdrv.soaks import Soaks
+from fleetdrv.timing import utc_now
 from fleetdrv.turn import Debt, Owed, Verdict
+from fleetdrv.windows import room
 
 _TURN_SECONDS = 1.0
 """How long the loop waits for a worker before it listens for orders again."""
@@ -47,14 +55,6 @@ class Lock(Warrant, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Out:
-    """Whether a node is out of service now, and by our hand."""
-
-    out: bool
-    ours: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """How a whole rollout ended."""
 
@@ -63,6 +63,8 @@ class Result:
     """Why it ended early."""
     waiting: tuple[str, ...] = ()
     """Nodes that still owe a change and were not started."""
+    goes_on: bool = False
+    """The same run is to be gone on with at another time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,32 +77,47 @@ class Fleet:
     pool: Callable[[], tuple[Pool, Mapping[str, Out]]]
     """Read the whole pool: its size and foreign outages, and how each driven node stands."""
     say: Say
+    stop_after_canary: bool = False
     interrupted: Callable[[], bool] = lambda: False
     pins: Callable[[], Mapping[str, str]] = dict
     """Exact versions that patterns were resolved to by now."""
     now: Callable[[], float] = time.monotonic
+    wall: Callable[[], datetime] = utc_now
+    """For maintenance windows, and for soaks that outlive their controller."""
     sleep: Callable[[float], None] = time.sleep
     members: dict[str, Member] = field(default_factory=dict)
     endings: dict[str, Ending] = field(default_factory=dict)
     _under_way: dict[Future[Owed | Ending], tuple[str, str]] = field(default_factory=dict)
-    _soaking: dict[str, float] = field(default_factory=dict)
+    _soaks: Soaks = field(init=False)
     _stop: str = ""
+    _goes_on: bool = False
     _told: str = ""
     _pool: tuple[float, Pool] | None = None
     _away: bool = False
     """The cluster's API did not answer when the pool was to be read."""
 
-    def meet(self, name: str, came: Owed | FleetdrvError) -> None:
-        """Take a node in with what the survey saw of it."""
-        self.members[name] = Member(stand=Stand.WAITING)
-        if isinstance(came, FleetdrvError):
-            self._failed(name, "prepare", came)
-        elif came.debt is Debt.NOTHING:
-            self._settled(name, came)
+    def __post_init__(self) -> None:
+        self._soaks = Soaks(drivers=self.drivers, policy=self.policy, now=self.now, wall=self.wall)
+
+    def meet(self, seen: Mapping[str, Owed | FleetdrvError]) -> None:
+        """Take all nodes in with what the survey saw of them."""
+        self.members = {name: Member(stand=Stand.WAITING) for name in seen}
+        with suppress(FleetdrvError):  # it is read again before anybody starts
+            self._read_pool()
+        for name, came in seen.items():
+            if self._soaks.left_behind(self.lock.record, name, came):
+                why = "changed before this controller came"
+                self._ended(Ending(node=name, verdict=Verdict.CHANGED, why=why))
+            elif isinstance(came, FleetdrvError):
+                self._failed(name, "prepare", came)
+            elif came.debt is Debt.NOTHING:
+                self._settled(name, came)
+            elif came.debt in FAILED_BEFORE:  # spent now, though it has still to be brought to its end
+                self._save(progress.failed(self.lock.record, name))
 
     def run(self) -> Result:
         """Roll until nobody may start and nobody is under way."""
-        width = min(2 * self.policy.max_parallel + 4, 2 * len(self.drivers) + 1)
+        width = min((self.policy.staging or 0) + 2 * self.policy.max_parallel + 4, 2 * len(self.drivers) + 1)
         workers = ThreadPoolExecutor(width, thread_name_prefix="node")
         try:
             while self._step(workers):
@@ -108,18 +125,20 @@ class Fleet:
         finally:
             workers.shutdown(wait=not self._under_way, cancel_futures=True)
         waiting = [n for n, m in self.members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]
-        return Result(endings=tuple(self.endings.values()), stopped=self._stop, waiting=tuple(waiting))
+        endings = tuple(self.endings.values())
+        return Result(endings=endings, stopped=self._stop, waiting=tuple(waiting), goes_on=self._goes_on)
 
     def _step(self, workers: ThreadPoolExecutor) -> bool:
         """Start whom we may, then wait for somebody; return whether there is more to come."""
-        self._soak(workers)
+        for name in self._soaks.ended():
+            self._under_way[workers.submit(self.drivers[name].look, self.lock.run)] = (name, "look")
         why = self._closed()
         admission = Admission(stopped=why) if why else self._admit()
         for name in admission.stage:
             self._start(workers, name, "prepare", Stand.STAGING)
         for name in admission.outage:
             self._start(workers, name, "perform", Stand.IN_OUTAGE)
-        if not self._under_way and (why or not (self._soaking or self._away)):
+        if not self._under_way and (why or not (self._soaks or self._away)):
             self._end(admission)
             return False
         self._mention(admission.waiting_for)
@@ -162,13 +181,14 @@ class Fleet:
         except FleetdrvError as error:  # nodes in hand are brought to their end
             self._away = isinstance(error, ClusterError)
             return Admission(waiting_for=f"the pool to be seen: {error}")
-        record = self.lock.record
-        progress = Progress(
-            canary_passed=len(record.canary_passed) >= self.policy.canary,
-            failures=len(record.failed),
-            unreachable=len(record.unreachable),
+        return admit(
+            self.members,
+            pool,
+            self.policy,
+            progress.progress(self.lock.record, self.policy),
+            room=room(self.policy.windows, self.wall()),
+            stop_after_canary=self.stop_after_canary,
         )
-        return admit(self.members, pool, self.policy, progress)
 
     def _read_pool(self) -> Pool:
         """Read the pool again when a node of ours came back, or the last look is old."""
@@ -176,7 +196,7 @@ class Fleet:
             pool, stands = self.pool()
             self._pool = (self.now(), pool)
             for name, stand in stands.items():
-                self.members[name] = replace(self.members[name], out=stand.out, ours=stand.ours)
+                self.members[name] = self.members[name].at(stand)
         return self._pool[1]
 
     def _start(self, workers: ThreadPoolExecutor, name: str, part: str, stand: Stand) -> None:
@@ -195,7 +215,7 @@ class Fleet:
         elif isinstance(came, Ending):
             self._pool = None
             self._ended(came)
-        elif came.debt is Debt.NOTHING:
+        elif came.debt in (Debt.NOTHING, Debt.LET_GO):
             self._settled(name, came)
         else:
             self._keep_versions()
@@ -210,25 +230,29 @@ class Fleet:
     def _settled(self, name: str, due: Owed) -> None:
         """The turn ended while the node served."""
         ending = self.drivers[name].ending(due)
-        if ending.verdict in _NOTED and name not in self.lock.record.failed:
-            try:
-                self.drivers[name].note(due, self.lock.run)
-            except FleetdrvError as error:
-                text = f"its result could not be noted: {error}"
-                self.say(Event(node=name, phase="note", text=text, level=Level.WARNING))
+        if ending.verdict in NOTED and name not in self.lock.record.failed:
+            self._note(name, due)
         self._ended(ending)
+
+    def _note(self, name: str, due: Owed) -> None:
+        try:
+            self.drivers[name].note(due, self.lock.run)
+        except FleetdrvError as error:
+            text = f"its result could not be noted: {error}"
+            self.say(Event(node=name, phase="note", text=text, level=Level.WARNING))
 
     def _ended(self, ending: Ending) -> None:
         self.endings[ending.node] = ending
-        stand = _STANDS.get(ending.verdict, Stand.FAILED)
+        stand = stand_of(ending.verdict)
         self.members[ending.node] = replace(self.members[ending.node], stand=stand)
-        record = self.lock.record
-        if stand is Stand.FAILED and ending.node not in record.failed:
-            self._save(replace(record, failed=(*record.failed, ending.node)))
-        elif stand is Stand.UNREACHABLE and ending.node not in record.unreachable:
-            self._save(replace(record, unreachable=(*record.unreachable, ending.node)))
-        elif stand is Stand.DONE and len(record.canary_passed) < self.policy.canary:
-            self._soaking[ending.node] = self.now() + self.policy.soak_seconds
+        record = progress.measured(self.lock.record, self.policy, ending.seconds_out)
+        if stand is Stand.FAILED:
+            record = progress.failed(record, ending.node)
+        elif stand is Stand.UNREACHABLE:
+            record = progress.unreachable(record, ending.node)
+        elif stand is Stand.DONE and progress.is_canary(record, self.policy, ending.node):
+            record = self._soaks.begin(record, ending.node)
+        self._save(record)
         level = Level.WARNING if stand in (Stand.FAILED, Stand.UNREACHABLE) else Level.PROGRESS
         why = f": {ending.why}" if ending.why else ""
         self.say(Event(node=ending.node, phase="end", text=f"{ending.verdict}{why}", level=level))
@@ -238,42 +262,24 @@ class Fleet:
         self._pool = None  # it may stand cordoned: the next slot is given away after a look
         if isinstance(error, Stopped):
             self._stop = self._stop or str(error)
-        early = part == "prepare" and isinstance(error, Unreachable | LinkLost)
-        cause = error.cause if isinstance(error, NodeError) else str(error)
-        self._ended(
-            Ending(
-                node=name,
-                verdict=Verdict.UNREACHABLE if early else Verdict.FAILED,
-                why=f"{error.step}: {cause}" if isinstance(error, NodeError) else cause,
-                evidence=error.evidence if isinstance(error, NodeError) else "",
-                remedy=(error.remedy if isinstance(error, NodeError) else "")
-                or f"the same command again; or: fleetdrv status {self.lock.record.pool}",
-            )
-        )
-
-    def _soak(self, workers: ThreadPoolExecutor) -> None:
-        """A canary passes when a look after its soak finds nothing to do."""
-        for name, until in list(self._soaking.items()):
-            if self.now() >= until:
-                del self._soaking[name]
-                if self.policy.soak_seconds:
-                    self._under_way[workers.submit(self.drivers[name].look, self.lock.run)] = (name, "look")
-                else:
-                    self._passed(name)
+        untouched = part == "prepare" and not self.members[name].ours
+        remedy = f"the same command again; or: fleetdrv status {self.lock.record.pool}"
+        self._ended(of_error(name, error, early=untouched, remedy=remedy))
 
     def _soaked(self, name: str, came: Owed | Ending) -> None:
-        view = self.drivers[name].view
-        if isinstance(came, Owed) and came.verdict is Verdict.CONVERGED and view and not view.standing.out:
-            self._passed(name)
+        """A canary passes when a look after its soak finds nothing amiss."""
+        fault = self._soaks.fault(self.lock.record, name, came)
+        if not fault:
+            self._save(progress.passed(self.lock.record, name))
             return
-        why = view.standing.reason if view and view.standing.out else came.why
-        self._ended(Ending(node=name, verdict=Verdict.FAILED, why=f"did not last its soak: {why}"))
-
-    def _passed(self, name: str) -> None:
-        record = self.lock.record
-        self._save(replace(record, canary_passed=(*record.canary_passed, name)))
+        why = f"did not last its soak: {fault}"
+        self._note(name, Owed(debt=Debt.NOTHING, verdict=Verdict.FAILED, why=why))
+        again = self.drivers[name].plan_again
+        self._ended(Ending(node=name, verdict=Verdict.FAILED, why=why, remedy=again))
 
     def _save(self, record: RunRecord) -> None:
+        if record == self.lock.record:
+            return
         try:
             self.lock.save(record)
         except (Stopped, ClusterError) as error:
@@ -283,24 +289,9 @@ class Fleet:
         left = [n for n, m in self.members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]
         if left and not self._stop:
             self._stop = admission.stopped or f"waiting for {admission.waiting_for or 'nothing: a bug'}"
+            self._goes_on = admission.later
 
     def _mention(self, waiting_for: str) -> None:
         if waiting_for and waiting_for != self._told:
             self.say(Event(node="", phase="rollout", text=f"next node waits for {waiting_for}"))
         self._told = waiting_for
-
-
-_STANDS = {
-    Verdict.CHANGED: Stand.DONE,
-    Verdict.CONVERGED: Stand.SETTLED,
-    Verdict.SKIPPED: Stand.SETTLED,
-    Verdict.BLOCKED: Stand.SETTLED,
-    Verdict.INCOMPATIBLE: Stand.SETTLED,
-    Verdict.NOT_MENDABLE: Stand.SETTLED,
-    Verdict.DEFERRED: Stand.SETTLED,
-    Verdict.GIVEN_UP: Stand.SETTLED,
-    Verdict.UNREACHABLE: Stand.UNREACHABLE,
-}
-
-_NOTED = {Verdict.FAILED, Verdict.INCOMPATIBLE, Verdict.NOT_MENDABLE}
-"""Ends without an outage that `remediate` must know of later."""

@@ -189,7 +189,9 @@ def _explain(document: yamlfile.Document, fault: Any) -> str:
 
 def _is_type_tag(part: object) -> bool:
     """Pydantic names the branch of a union in `loc`; a reader looks for the key only."""
-    return isinstance(part, str) and (part == "int" or part.startswith(("constrained-", "function-")))
+    return isinstance(part, str) and (
+        part == "int" or part.startswith(("constrained-", "function-", "tag-"))
+    )
 
 
 def _suggestion(place: tuple[str | int, ...]) -> str:
@@ -204,9 +206,10 @@ def _suggestion(place: tuple[str | int, ...]) -> str:
 
 
 def _models() -> list[type[BaseModel]]:
-    from fleetdrv import modules, sources
+    from fleetdrv import modules, policy, sources
     from fleetdrv import playbook as schema
 
     parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
-    parts += [schema.Drain, schema.Reboot, schema.Rollout, modules.Names]
+    parts += [schema.Drain, schema.Reboot, policy.Rollout, policy.PerTopology, policy.MaintenanceWindow]
+    parts += [modules.Names]
     return [*parts, schema.WaitFor, schema.PodFilter, schema.Operand]

@@ -61,7 +61,7 @@ def locked(
         versions={driver.name: driver.version for driver in book.drivers if driver.apt is None},
     )
     current = record if record is not None and record.id == run else fresh
-    current = replace(current, versions={**current.versions, **crew.versions.pins})
+    current = replace(current, versions={**current.versions, **crew.versions.pins}, reason="")
     floor = max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
     if crew.cluster is None:
         yield LoneLock(run=run, token=floor + 1, record=current)
@@ -88,8 +88,11 @@ def demand_free(crew: Crew) -> None:
 
 
 def close(lock: Lock, result: Result) -> None:
-    """Write the record's end; a paused or interrupted run stays open, so that it is continued."""
+    """Write the record's end, or what the run waits for.
+
+    One that is paused, interrupted, or to be gone on with at another time stays open, so that it is continued.
+    """
     continued = ("paused by ", "interrupted", f"pool {lock.record.pool}: the lock ")
     if not result.stopped.startswith(continued):
         with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
-            lock.save(replace(lock.record, finished=True, reason=result.stopped))
+            lock.save(replace(lock.record, finished=not result.goes_on, reason=result.stopped))

@@ -116,6 +116,8 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
     words = [word for question in dict.fromkeys(asked) for word in question]
     for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
         words += ["check", str(len(check)), *check]
+    if playbook.rollout.canary and playbook.rollout.soak_seconds:
+        words.append("faults")
     return tuple(words)
 
 

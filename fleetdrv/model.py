@@ -212,6 +212,15 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One line of the kernel's log that tells of a fault, of the kernel itself or of the playbook's modules."""
+
+    stamp: float
+    """Seconds since boot by the log's own clock, which drifts from all others: compare it with itself only."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
     """All that one probe read."""
 
@@ -255,6 +264,8 @@ class NodeFacts:
     refreshed: Mapping[str, Refreshed] = field(default_factory=dict)
     """Driver to when its lists were asked for."""
     checks: tuple[CheckResult, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    """The newest, oldest first; asked for where a canary has a soak."""
     free_kib: Mapping[str, int] = field(default_factory=dict)
     """Free space by path: /var, /boot, /lib/modules."""
     pci: frozenset[str] = frozenset()

@@ -151,6 +151,7 @@ def _lease(lease: Object) -> dict[str, Any]:
         "finished": record.finished if record else True,
         "reason": record.reason if record else "",
         "canary_passed": list(record.canary_passed) if record else [],
+        "soaking": dict(record.soaking) if record else {},
         "failed": list(record.failed) if record else [],
         "unreachable": list(record.unreachable) if record else [],
         "paused": f"{orders.paused.who}: {orders.paused.why}" if orders.paused else "",
@@ -165,6 +166,7 @@ def _pool_line(pool: Mapping[str, Any]) -> str:
     parts = [f"{pool['pool']}: {driven}; {run}{ended}"]
     parts += [f"{word} {pool[word]}" for word in ("paused", "aborted", "reason") if pool[word]]
     parts += [f"{word}: {', '.join(pool[word])}" for word in ("failed", "unreachable") if pool[word]]
+    parts += [f"{node} soaks until {until}" for node, until in pool["soaking"].items()]
     return "; ".join(parts)
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from fleetdrv import holds, names
-from fleetdrv.errors import Conflict, Refused
+from fleetdrv.errors import Conflict, NodeRefused
 from fleetdrv.names import label_value
 from fleetdrv.records import Cordon
 
@@ -100,11 +100,11 @@ def ready(node: Object) -> bool:
 
 
 def identity(node: Object) -> NodeIdentity:
-    """Return machine id and boot id; raises Refused where either is missing, so that "" proves nothing."""
+    """Return machine id and boot id; raises NodeRefused where either is missing, so that "" proves nothing."""
     info = node.get("status", {}).get("nodeInfo", {})
     machine_id, boot_id = info.get("machineID", ""), info.get("bootID", "")
     if not machine_id or not boot_id:
-        raise Refused(
+        raise NodeRefused(
             f"{name(node)}: its Node object has no machineID or bootID, so nothing can prove which "
             "machine it is; is its kubelet running?"
         )

@@ -17,6 +17,7 @@ from fleetdrv.model import (
     Candidate,
     CheckResult,
     DkmsEntry,
+    Fault,
     Good,
     Identity,
     Job,
@@ -74,6 +75,7 @@ _FIELDS = {
     "check": 2,
     "needed": 2,
     "stopped": 2,
+    "fault": 2,
     "error": 1,
 }
 """Fields after the name of each record of probe.sh. The last one may hold tabs."""
@@ -116,6 +118,7 @@ def facts(text: str) -> NodeFacts:
             for driver, seconds, digest in records["refreshed"]
         },
         checks=tuple(map(_check, records["check"])),
+        faults=tuple(map(_fault, records["fault"])),
         free_kib={path: _number(kib) for path, kib in _pairs(records["free"])},
         pci=frozenset(device.lower() for (device,) in records["pci"]),
         secure_boot=_yes(_one(records, "secureboot")),
@@ -231,6 +234,13 @@ def _package(fields: tuple[str, ...]) -> Package:
     if (status == "installed") > bool(version):
         raise ProbeError(f"the probe says that package {name} is installed, and no version")
     return Package(name=name, version=version, status=status, held=_yes(held))
+
+
+def _fault(fields: tuple[str, ...]) -> Fault:
+    stamp, text = fields
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", stamp):
+        raise ProbeError(f"the probe says {stamp[:80]!r} where a time of the kernel's log belongs")
+    return Fault(stamp=float(stamp), text=text[:300])
 
 
 def _candidate(fields: tuple[str, ...]) -> Candidate:

@@ -26,6 +26,7 @@ from fleetdrv import selectors
 from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.modules import AsModule, ModuleName, file_name, load_name
+from fleetdrv.policy import LabelKey, Rollout
 from fleetdrv.sources import AptSource, DkmsSource, Model
 from fleetdrv.units import UnitName
 
@@ -38,13 +39,8 @@ ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}
 """Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
 PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
-Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
-Share = Annotated[int, Field(ge=0)] | Percent
 Selector = Annotated[str, StringConstraints(max_length=512), AfterValidator(selectors.checked)]
 NamespaceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")]
-LabelKey = Annotated[
-    str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
-]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 
 
@@ -203,27 +199,6 @@ class Reboot(Model):
 
     mode: Literal["never", "if_needed"] = "never"
     timeout_seconds: Annotated[int, Field(ge=1)] = 900
-
-
-class Rollout(Model):
-    """How many nodes at once, and when to stop. Percentages are of the pool, rounded down, at least 1."""
-
-    canary: Annotated[int, Field(ge=0)] = 1
-    soak_seconds: Annotated[int, Field(ge=0, le=86400)] = 0
-    max_unavailable: Share = 1
-    max_parallel: Annotated[int, Field(ge=1)] = 10
-    """Nodes in outage at once, however many may be out; staging has the same width."""
-    max_failures: Annotated[int, Field(ge=0)] = 0
-    """Failures that the rollout survives: one more, and no further node starts."""
-    max_unreachable: Share = "2%"
-    foreign_outages: Literal["count", "ignore"] = "count"
-
-    @field_validator("max_unavailable")
-    @classmethod
-    def _somebody_may_be_out(cls, value: int | str) -> int | str:
-        if value in (0, "0%"):
-            raise ValueError("0 would never let a node start")
-        return value
 
 
 class Remediate(Model):

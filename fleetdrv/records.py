@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self
 
 from fleetdrv import names
-from fleetdrv.errors import Refused
+from fleetdrv.errors import NodeRefused, Refused
 
 
 class _Record:
@@ -26,12 +26,15 @@ class _Record:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:
-        """Read the annotation's value; `where` names object and annotation. Raises Refused."""
+        """Read the annotation's value; `where` names object and annotation.
+
+        Raises Refused for a newer schema, NodeRefused for what is damaged: that says nothing of other objects.
+        """
         try:
             values = json.loads(text)
             schema = int(values["schema"])
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{where}: not a record of fleetdrv: {text[:80]!r}") from error
+            raise NodeRefused(f"{where}: not a record of fleetdrv: {text[:80]!r}") from error
         if schema > names.SCHEMA:
             raise Refused(
                 f"{where}: written by a newer fleetdrv (schema {schema}, this one knows "
@@ -52,7 +55,7 @@ def _checked(cls: type[Any], values: dict[str, Any], where: str) -> dict[str, An
         if n in known and not isinstance(value, _JSON_TYPES[str(known[n].type).partition("[")[0]])
     ]
     if wrong:
-        raise Refused(f"{where}: damaged record: {', '.join(wrong)}")
+        raise NodeRefused(f"{where}: damaged record: {', '.join(wrong)}")
     return {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
 
 
@@ -104,7 +107,13 @@ class RunRecord(_Record):
     failed: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     not_before: str = ""
-    """ISO 8601: no node starts earlier (soak)."""
+    """ISO 8601: nobody but canaries starts earlier; the end of the last soak."""
+    soaking: Mapping[str, str] = field(default_factory=dict)
+    """Canary to the end of its soak, ISO 8601 in UTC."""
+    kernel_marks: Mapping[str, str] = field(default_factory=dict)
+    """Soaking canary to how far its kernel's log had come (`progress.kernel_mark`)."""
+    outage_seconds: int = 0
+    """The longest outage so far, where the policy has a maintenance window."""
     finished: bool = False
     reason: str = ""
     """Why it ended, or what it waits for."""

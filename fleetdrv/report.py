@@ -77,7 +77,7 @@ def line(event: Event) -> str:
 
 
 def plan_text(
-    views: Mapping[str, View | str], limits: Mapping[str, int], versions: Mapping[str, str] | None = None
+    views: Mapping[str, View | str], limits: Mapping[str, int | str], versions: Mapping[str, str] | None = None
 ) -> str:
     """Return the plan of every node; nodes with the same plan stand together."""
     groups: dict[str, list[str]] = {}
@@ -190,6 +190,7 @@ _BAD = frozenset(
         Verdict.BLOCKED,
         Verdict.DEFERRED,
         Verdict.GIVEN_UP,
+        Verdict.REFUSED,
     }
 )
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping
 
 from fleetdrv.crew import Crew
-from fleetdrv.drive import Ending
-from fleetdrv.errors import FleetdrvError, NodeError, Unreachable
+from fleetdrv.endings import of_error
+from fleetdrv.errors import FleetdrvError
 from fleetdrv.fleet import Result
 from fleetdrv.look import View
 from fleetdrv.records import RunRecord
-from fleetdrv.turn import Debt, Owed, Verdict
+from fleetdrv.turn import Debt, Owed
 
 Seen = Mapping[str, Owed | FleetdrvError]
 """What a look at each node made due, or why it could not be looked at."""
@@ -59,6 +59,11 @@ def owing(seen: Seen) -> tuple[str, ...]:
     return tuple(n for n, came in seen.items() if isinstance(came, Owed) and came.debt is not Debt.NOTHING)
 
 
+def soaks(seen: Seen, record: RunRecord | None, run: str) -> bool:
+    """Whether a canary of this run is still to be looked at after its soak."""
+    return record is not None and record.id == run and not seen.keys().isdisjoint(record.soaking)
+
+
 def nothing_to_do(crew: Crew, seen: Seen) -> Result:
     """Return the result of a rollout in which no node owes anything."""
     endings = []
@@ -66,19 +71,5 @@ def nothing_to_do(crew: Crew, seen: Seen) -> Result:
         if isinstance(came, Owed):
             endings.append(crew.drivers[name].ending(came))
         else:
-            endings.append(unseen(name, came))
+            endings.append(of_error(name, came, early=True))
     return Result(endings=tuple(endings))
-
-
-def unseen(name: str, error: FleetdrvError) -> Ending:
-    """Return the ending of a node that could not be looked at."""
-    if isinstance(error, NodeError):
-        verdict = Verdict.UNREACHABLE if isinstance(error, Unreachable) else Verdict.FAILED
-        return Ending(
-            node=name,
-            verdict=verdict,
-            why=f"{error.step}: {error.cause}",
-            evidence=error.evidence,
-            remedy=error.remedy,
-        )
-    return Ending(node=name, verdict=Verdict.FAILED, why=str(error))

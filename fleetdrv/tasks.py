@@ -96,8 +96,8 @@ def plan(options: Any, playbook: str) -> int:
     return commands.plan(options, playbook)
 
 
-@_command(*_CHANGE)
-def apply(options: Any, playbook: str) -> int:
+@_command(*_CHANGE, stop_after="`canary`: end when the canaries came through; without it the same run goes on")
+def apply(options: Any, playbook: str, stop_after: str = "") -> int:
     """Bring the pool to the playbook's state, a few nodes at a time.
 
     The same command again finishes what an earlier one began, wherever it was cut off, and does nothing
@@ -105,7 +105,7 @@ def apply(options: Any, playbook: str) -> int:
     """
     from fleetdrv import commands
 
-    return commands.apply(options, playbook)
+    return commands.apply(options, playbook, stop_after)
 
 
 @_command(*_CHANGE)

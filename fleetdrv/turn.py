@@ -64,6 +64,8 @@ class Verdict(StrEnum):
     LEFT_OUT = "failed, left out of service"
     LOST = "failed, taken over by somebody else"
     UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    """Nothing proves which machine its Node is, or it has none. Nothing was touched; it spends no budget."""
     DEFERRED = "not tried again yet"
     GIVEN_UP = "given up"
     """Not tried again by `remediate`: too often already, or it cannot help."""

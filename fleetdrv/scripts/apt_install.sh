@@ -15,7 +15,7 @@
 #       75 another process holds dpkg's lock · 79 apt would remove or change what is not named, or cannot
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
 #       83 it failed, and all is as it was: what was new is removed again, and this job had unloaded nothing
-# Needs: job.sh packages.sh apt.sh settle.sh dkms.sh dkms_install.sh
+# Needs: job.sh packages.sh apt.sh settle.sh begun.sh dkms.sh dkms_install.sh
 
 # Options, pins and kernels are plain words.
 # shellcheck disable=SC2086
@@ -27,19 +27,8 @@ export LC_ALL
 . ./packages.sh
 . ./apt.sh
 . ./settle.sh
+. ./begun.sh
 . ./dkms.sh
-
-
-# Our own packages, half done by a run that was killed: unpack them again, finish all that waits.
-mend() {
-    while [ -n "$(lock_holder)" ] && [ "$lock_seconds" -gt 0 ]; do
-        lock_seconds=$((lock_seconds - 1)) && sleep 1
-    done
-    dpkg_interrupted || return 0
-    echo 'finishing what a killed run of ours began'
-    locked dpkg $conf_options -i "$staged"/debs/*.deb || :
-    locked dpkg $conf_options --configure --pending || :
-}
 
 tarballs() {
     while read -r name version folder; do
@@ -57,61 +46,12 @@ tarballs() {
     done <"$staged/places"
 }
 
-# The marker says which tarballs are out; of this run and of those killed before.
-remove_tarballs() {
-    [ -e "$own_apt/installing" ] || return 0
-    while read -r path; do
-        case $path in
-        /*.dkms.tar.gz) rm -f "$path" "${path%/*}/.fleetdrv.new" && rmdir "${path%/*}" 2>/dev/null || : ;;
-        esac
-    done <"$own_apt/installing"
-}
-
 # Tell whether every named package is installed at its version.
 all_installed() {
     for pin in $pinned; do
         package_state "${pin%%=*}"
         [ "$status" = installed ] && [ "$installed" = "${pin#*=}" ] || return 1
     done
-}
-
-# note_new DEB…: which of these packages are not there at all yet, so that a failure can take them away again.
-note_new() {
-    for deb; do
-        name=$(dpkg-deb -f "$deb" Package)
-        package_state "$name"
-        case $status in
-        not-installed) echo "new $name" >>"$own_apt/installing" ;;
-        config-files) echo "again $name" >>"$own_apt/installing" ;;
-        *) echo "changed $name $installed" >>"$own_apt/installing" ;;
-        esac
-    done
-    sync "$own_apt/installing"
-}
-
-# Take away what a failed installation brought; fail where that does not make all as it was.
-undo() {
-    [ ! -e unloaded ] || return 1
-    remove_tarballs
-    purge='' remove=''
-    while read -r kind name was; do
-        [ -n "$kind" ] || continue
-        package_state "$name"
-        case $kind/$status in
-        new/not-installed | again/not-installed | again/config-files) ;;
-        new/*) purge="$purge $name" ;;
-        again/*) remove="$remove $name" ;;
-        changed/installed) [ "$installed" = "$was" ] || return 1 ;;
-        *) return 1 ;;
-        esac
-    done <<NOTED
-$(grep -E '^(new|again|changed) ' "$own_apt/installing")
-NOTED
-    # Each in one call: dpkg takes nothing away that another still needs.
-    [ -z "$remove" ] || locked dpkg --remove --force-remove-reinstreq $remove || return 1
-    [ -z "$purge" ] || locked dpkg --purge --force-remove-reinstreq $purge || return 1
-    ! dpkg_interrupted || return 1
-    rm -f "$own_apt/installing"
 }
 
 install_packages() {
@@ -149,19 +89,6 @@ prove() {
             die 70 "${pin%%=*} is $status at ${installed:-no version}, not installed at ${pin#*=}"
     done
     [ -z "$(dpkg --audit)" ] || die 70 "dpkg --audit: $(dpkg --audit | grep -m1 '^ ')"
-}
-
-# What an earlier run of ours brought, if it was killed, is still new.
-begin() {
-    noted=''
-    if begun; then
-        mend
-        read -r whose <"$own_apt/installing" || :
-        [ "$whose" != "$driver $key" ] || noted=$(grep -E '^(new|again|changed) ' "$own_apt/installing" || :)
-        remove_tarballs
-    fi
-    printf '%s\n' "$driver $key" "$noted" >"$own_apt/installing"
-    sync "$own_apt/installing"
 }
 
 work() {

@@ -5,7 +5,7 @@
 # that filled up. Asked first, such a thing costs the node nothing but the wait.
 #
 # Usage: apt_ready.sh DRIVER KEY NAME=VERSION…
-#   KEY            what apt_stage.sh has staged, or nothing is staged: then only a hold or a repository is settled
+#   KEY            what apt_stage.sh has staged; where nothing is, only a hold or a repository is settled
 #   READY_SECONDS  in the environment: how long to wait for another apt or dpkg, 120 if not set
 # Exit: 0 it could · 64 usage · 83 it could not, as told; nothing was changed
 # Needs: job.sh packages.sh apt.sh

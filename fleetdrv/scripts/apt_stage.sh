@@ -9,7 +9,8 @@
 # Usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,… NAME=VERSION=SHA256… -- KERNEL…
 #   MODULE  each kernel has to have it then: built here, in a package, or in the kernel's own tree
 # Exit: 0 done, or already there · 64 usage · 65 a package is not the one with that digest · 66 no headers
-#       67 the driver excludes a kernel (BUILD_EXCLUSIVE), or brings it no such module · 68 does not compile · 69 a tool is missing
+#       67 the driver excludes a kernel (BUILD_EXCLUSIVE), or brings it no such module · 68 does not compile
+#       69 a tool is missing
 #       73 no space · 79 apt would remove or change what is not named, or cannot · 80 cannot download
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
 # Needs: job.sh module.sh packages.sh apt.sh dkms.sh trial.sh initrd.sh
@@ -110,7 +111,8 @@ need_modules() {
 }
 
 main() {
-    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,.. NAME=VERSION=SHA256.. -- KERNEL..'
+    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,... NAME=VERSION=SHA256...'
+    usage="$usage -- KERNEL..."
     downgrade=''
     [ "${1-}" != --allow-downgrade ] || { downgrade=--allow-downgrades && shift; }
     [ $# -ge 7 ] || die 64 "$usage"

@@ -65,7 +65,7 @@ other_versions() {
 }
 
 # good/DRIVER/current is a link to the state that was verified last, and current/previous, inside it, to the one
-# of another wanted state before that: one rename changes both, so a killed run leaves the two of before or after.
+# of another wanted state before that: one rename changes both, so a killed run leaves those of before or after.
 
 # beside_new HOME NEW DIGEST: link, in a new state's folder, the one that is to stay beside it.
 beside_new() {
@@ -89,7 +89,7 @@ drop_others() {
     done
 }
 
-# Set good to the folder of a driver's kept state: the current one, or that with a digest. Fails if there is none.
+# Set good to the folder of a driver's kept state: the current one, or that with a digest. Fails without one.
 kept_state() {
     for good in "$fleetdrv/good/$1/current" "$fleetdrv/good/$1/current/previous"; do
         [ -e "$good/digest" ] || continue

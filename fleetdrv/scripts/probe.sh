@@ -11,6 +11,7 @@
 #   driver NAME        last known good of a driver, when its lists were asked for, its stopped services
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
 #   check COUNT WORD…  run a command of COUNT words, at most 60 s
+#   faults             what the kernel's log says of faults, its own and those of the modules asked about
 # Records: fleetdrv-probe 1 · machine-id · boot-id · os ID VERSION · arch · compiler · dkms-version · dkms LINE
 #   kernel running|newest|default RELEASE · headers KERNEL · param NAME KEY VALUE · holder NAME DEPENDENT
 #   loaded NAME STATE REFCOUNT VERSION SRCVERSION BUILD-ID · file NAME KERNEL PATH VERSION SRCVERSION BUILD-ID
@@ -20,15 +21,16 @@
 #   dpkg-interrupted · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
 #   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
-#   needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
+#   needed MODULE WHAT (what of the node itself hangs on it) · fault STAMP TEXT · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
-# Needs: job.sh module.sh initrd.sh look.sh packages.sh lifelines.sh disks.sh
+# Needs: job.sh module.sh initrd.sh look.sh machine.sh packages.sh lifelines.sh disks.sh
 
 set -u
 export LC_ALL=C PATH="${PATH:-/usr/bin}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 command -v job_state >/dev/null || . "$(dirname "$0")/job.sh"
 command -v module_file >/dev/null || . "$(dirname "$0")/module.sh"
 command -v look_at_loaded >/dev/null || . "$(dirname "$0")/look.sh"
+command -v look_at_pci >/dev/null || . "$(dirname "$0")/machine.sh"
 command -v look_at_package >/dev/null || . "$(dirname "$0")/packages.sh"
 command -v initrd_of >/dev/null || . "$(dirname "$0")/initrd.sh"
 command -v look_at_session >/dev/null || . "$(dirname "$0")/lifelines.sh"
@@ -127,18 +129,9 @@ look_at_records() {
     cd / || exit
 }
 
-look_at_pci() {
-    for device in /sys/bus/pci/devices/*; do
-        [ ! -e "$device/vendor" ] || {
-            read -r vendor <"$device/vendor"
-            read -r device <"$device/device"
-            row pci "${vendor#0x}:${device#0x}"
-        }
-    done
-}
-
 main() {
-    usage='usage: probe.sh [pool|module|dkms|driver|package NAME | check COUNT WORD...]...'
+    usage='usage: probe.sh [pool|module|dkms|driver|package NAME | check COUNT WORD...|faults]...'
+    faults=no
     row fleetdrv-probe 1
     look_at_system
     look_at_kernels
@@ -148,6 +141,7 @@ main() {
     look_at_session
     look_at_disks
     while [ $# -gt 0 ]; do
+        [ "$1" != faults ] || { faults=yes && shift && continue; }
         [ $# -ge 2 ] || die 64 "$usage"
         case $1/$2 in
         check/[1-9] | check/[1-9][0-9]) [ $# -ge $(($2 + 2)) ] || die 64 "$usage" ;;
@@ -164,6 +158,7 @@ main() {
         esac
         shift 2
     done
+    [ "$faults" = no ] || look_at_faults "$seen"
     echo end
 }
 

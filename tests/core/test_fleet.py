@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from fleetdrv.alone import LoneLock
 from fleetdrv.drive import Ending
-from fleetdrv.errors import ClusterAway, ClusterError, Permanent, Stopped
+from fleetdrv.errors import ClusterAway, ClusterError, LinkLost, NodeRefused, Permanent, Stopped, Unreachable
 from fleetdrv.events import Event
-from fleetdrv.fleet import Fleet, Out, Result
-from fleetdrv.records import RunRecord
-from fleetdrv.rollout import Pool
+from fleetdrv.fleet import Fleet
+from fleetdrv.fleet import Result as RollResult
+from fleetdrv.model import Fault
+from fleetdrv.policy import MaintenanceWindow, PerTopology
+from fleetdrv.records import Result, RunRecord
+from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.turn import Debt, Owed, Verdict
-from tests.core.factories import a_policy
+from tests.core.factories import a_policy, some_facts
 
+START = datetime(2026, 11, 25, 12, tzinfo=UTC)
 OUTAGE = Owed(debt=Debt.OUTAGE, job="r1.outage.1", why="toy: loaded not as wanted")
 CONVERGED = Owed(debt=Debt.NOTHING, verdict=Verdict.CONVERGED)
 
@@ -27,33 +36,55 @@ class Node:
     name: str
     world: World
     fails: bool = False
-    staged: Owed = OUTAGE
+    staged: Owed | Exception = OUTAGE
     view: Any = None
     cordoned: bool = False
+    domain: str = ""
+    seconds_out: float | None = None
+    looks: Owed | Exception = CONVERGED
+    """What a look after the soak finds."""
+    faults: tuple[Fault, ...] = ()
+    plan_again: str = "fleetdrv plan"
+    noted: list[str] = field(default_factory=list)
+    prepared: int = 0
+    performed: int = 0
 
     def prepare(self, warrant: object) -> Owed:
         del warrant
+        self.prepared += 1
+        if isinstance(self.staged, Exception):
+            raise self.staged
         return self.staged
 
     def perform(self, warrant: object) -> Ending:
         del warrant
-        self.cordoned = True
+        self.cordoned, self.performed = True, self.performed + 1
         self.world.most = max(self.world.most, sum(node.cordoned for node in self.world.nodes.values()))
         if self.fails:
             raise Permanent(self.name, "outage", "the job could not be started")
         self.cordoned = False
-        return Ending(node=self.name, verdict=Verdict.CHANGED)
+        self.view = a_view()
+        return Ending(node=self.name, verdict=Verdict.CHANGED, seconds_out=self.seconds_out)
 
     def look(self, run: str) -> Owed:
         del run
-        self.view = type("View", (), {"standing": type("Standing", (), {"out": False, "reason": ""})})
-        return CONVERGED
+        if isinstance(self.looks, Exception):
+            raise self.looks
+        self.view = a_view(out=self.cordoned, faults=self.faults)
+        return self.looks
 
     def ending(self, due: Owed) -> Ending:
         return Ending(node=self.name, verdict=due.verdict or Verdict.FAILED, why=due.why)
 
     def note(self, due: Owed, run: str) -> None:
-        raise ClusterError(f"no answer: {due.why}, {run}")
+        if self.world.mute:
+            raise ClusterError(f"no answer: {due.why}, {run}")
+        self.noted.append(due.why)
+
+
+def a_view(*, out: bool = False, last: Result | None = None, faults: tuple[Fault, ...] = ()) -> Any:
+    standing = SimpleNamespace(out=out, reason="cordoned by somebody else" if out else "", last=last)
+    return SimpleNamespace(standing=standing, facts=some_facts(faults=faults))
 
 
 class Lock(LoneLock):
@@ -79,6 +110,9 @@ class World:
     seconds: float = 0.0
     most: int = 0
     sleeps: int = 0
+    mute: bool = True
+    """Results cannot be written to Nodes."""
+    bystanders: int = 0
     away: Callable[[], bool] = lambda: False
     said: list[Event] = field(default_factory=list)
     lock: Lock = field(
@@ -88,15 +122,26 @@ class World:
     def pool(self) -> tuple[Pool, Mapping[str, Out]]:
         if self.away():
             raise ClusterAway("GET /api/v1/nodes: no answer")
-        outs = {name: Out(out=node.cordoned, ours=node.cordoned) for name, node in self.nodes.items()}
-        return Pool(size=len(self.nodes)), outs
+        outs = {
+            n: Out(out=node.cordoned, ours=node.cordoned, domain=node.domain) for n, node in self.nodes.items()
+        }
+        sizes = Counter(node.domain for node in self.nodes.values())
+        domains = {name: Domain(size=size) for name, size in sizes.items()}
+        return Pool(size=len(self.nodes) + self.bystanders, domains=domains), outs
 
     def sleep(self, seconds: float) -> None:
         self.sleeps += 1
         self.seconds += seconds
         assert self.sleeps < 1000, "an endless wait"
 
-    def roll(self, interrupted: Callable[[], bool] = lambda: False, **policy: Any) -> Result:
+    def roll(
+        self,
+        interrupted: Callable[[], bool] = lambda: False,
+        *,
+        seen: Mapping[str, Any] | None = None,
+        stop_after_canary: bool = False,
+        **policy: Any,
+    ) -> RollResult:
         fleet = Fleet(
             drivers=self.nodes,  # type: ignore[arg-type]
             policy=a_policy(**policy),
@@ -105,10 +150,11 @@ class World:
             say=self.said.append,
             interrupted=interrupted,
             now=lambda: self.seconds,
+            wall=lambda: START + timedelta(seconds=self.seconds),
+            stop_after_canary=stop_after_canary,
             sleep=self.sleep,
         )
-        for name in self.nodes:
-            fleet.meet(name, OUTAGE)
+        fleet.meet({**dict.fromkeys(self.nodes, OUTAGE), **(seen or {})})
         return fleet.run()
 
 
@@ -173,3 +219,210 @@ def test_an_interrupt_does_not_wait_for_the_end_of_a_soak() -> None:
     assert result.stopped == "interrupted"
     assert result.waiting == ("n1",)
     assert world.seconds < 10
+
+
+# ---- what survives a controller, and what one must make of it
+
+
+SOAK = {"canary": 1, "soak_seconds": 600, "max_failures": 5}
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the program runs after it."""
+
+
+def killed(world: World, after_seconds: float, **policy: Any) -> None:
+    """Let a controller run and die; what stands on the Lease stays."""
+
+    def die() -> bool:
+        if world.seconds >= after_seconds:
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        world.roll(interrupted=die, **policy)
+    world.lock = Lock("r1", 2, RunRecord.from_json(world.lock.record.to_json(), "lease"))
+
+
+def test_a_successor_goes_on_with_what_is_left_of_a_soak_and_with_the_look_at_its_end() -> None:
+    world = a_world(False, False)
+    killed(world, 400, **SOAK)
+    assert world.lock.record.soaking == {"n0": "2026-11-25T12:10:00Z"}
+    assert (world.nodes["n0"].performed, world.nodes["n1"].performed) == (1, 0)
+    result = world.roll(seen={"n0": CONVERGED}, **SOAK)
+    assert 600 <= world.seconds < 605
+    assert world.lock.record.canary_passed == ("n0",)
+    assert world.lock.record.soaking == {}
+    assert {ending.verdict for ending in result.endings} == {Verdict.CHANGED}
+    assert (world.nodes["n0"].performed, world.nodes["n1"].performed) == (1, 1)
+
+
+def test_a_soak_that_ended_while_nobody_looked_is_judged_at_once() -> None:
+    world = a_world(False, False)
+    killed(world, 400, **SOAK)
+    world.seconds = 5000
+    world.roll(seen={"n0": CONVERGED}, **SOAK)
+    assert world.seconds < 5005
+    assert world.lock.record.canary_passed == ("n0",)
+
+
+def test_what_a_successor_sees_too_early_neither_ends_a_soak_nor_costs_anything() -> None:
+    """As an undisturbed controller would, which looks at the end only."""
+    for early in (Unreachable("n0", "dial", "no route"), OUTAGE):
+        world = a_world(False, False)
+        killed(world, 400, **SOAK)
+        world.roll(seen={"n0": early}, **SOAK)
+        assert world.lock.record.canary_passed == ("n0",)
+        assert (world.lock.record.unreachable, world.nodes["n0"].performed) == ((), 1)
+
+
+def test_a_controller_that_died_before_it_could_note_a_canary_leaves_it_on_the_node() -> None:
+    world = a_world(False, False)
+    last = Result(run="r1", digest="d", verdict="changed", finding="", at="")
+    world.nodes["n0"].view = a_view(last=last)
+    world.roll(seen={"n0": CONVERGED}, **SOAK)
+    assert (world.nodes["n0"].performed, world.nodes["n1"].performed) == (0, 1)
+    assert 600 <= world.seconds < 605
+    assert world.lock.record.canary_passed == ("n0",)
+    other = a_world(False, False)
+    other.nodes["n0"].view = a_view(last=replace(last, run="r0"))
+    other.roll(seen={"n0": CONVERGED}, **SOAK)
+    assert other.lock.record.canary_passed == ("n1",)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"looks": OUTAGE}, "toy: loaded not as wanted"),
+        ({"cordoned": True}, "cordoned by somebody else"),
+        ({"faults": (Fault(stamp=9.0, text="Oops: 0002 [#1]"),)}, "kernel: Oops: 0002 [#1]"),
+    ],
+)
+def test_a_canary_that_does_not_last_its_soak_is_a_failure_and_says_so_on_its_node(
+    broken: Mapping[str, Any], said: str
+) -> None:
+    world = a_world(False, False)
+    world.mute = False
+
+    def breaks() -> bool:
+        for key, value in broken.items() if world.seconds > 10 else ():
+            setattr(world.nodes["n0"], key, value)
+        return False
+
+    result = world.roll(breaks, **{**SOAK, "max_failures": 0})
+    assert result.stopped == "1 failed, max_failures is 0"
+    assert world.lock.record.failed == ("n0",)
+    assert world.lock.record.soaking == {}
+    (ending,) = result.endings
+    assert (ending.verdict, ending.why) == (Verdict.FAILED, f"did not last its soak: {said}")
+    assert ending.remedy == "fleetdrv plan"
+    assert world.nodes["n0"].noted == [ending.why]
+    assert result.waiting == ("n1",)
+
+
+def test_a_canary_that_cannot_be_reached_at_the_end_of_its_soak_failed() -> None:
+    world = a_world(False, False)
+    world.nodes["n0"].looks = Unreachable("n0", "dial", "no route")
+    result = world.roll(**{**SOAK, "max_failures": 0})
+    assert result.endings[0].verdict is Verdict.FAILED
+    assert world.lock.record.failed == ("n0",)
+
+
+def test_faults_that_the_kernel_had_before_the_soak_are_not_the_canarys() -> None:
+    world = a_world(False, False)
+    known = (Fault(stamp=9.0, text="Oops"),)
+    world.nodes["n0"].faults = known
+    world.nodes["n0"].view = a_view(faults=known)
+    last = Result(run="r1", digest="d", verdict="changed", finding="", at="")
+    world.nodes["n0"].view = a_view(last=last, faults=known)
+    assert not world.roll(seen={"n0": CONVERGED}, **SOAK).stopped
+
+
+def test_stop_after_the_canaries_ends_the_run_and_the_same_run_goes_on() -> None:
+    world = a_world(False, False, False)
+    result = world.roll(stop_after_canary=True, **SOAK)
+    assert result.stopped == "the canaries came through; to go on: the same command without --stop-after"
+    assert result.goes_on
+    assert result.waiting == ("n1", "n2")
+    world.lock = Lock("r1", 2, RunRecord.from_json(world.lock.record.to_json(), "lease"))
+    again = world.roll(seen={"n0": CONVERGED}, **SOAK)
+    assert world.seconds < 610
+    assert not again.stopped
+    assert [node.performed for node in world.nodes.values()] == [1, 1, 1]
+
+
+def test_nobody_is_left_to_stop_for() -> None:
+    result = a_world(False).roll(stop_after_canary=True, **SOAK)
+    assert (result.stopped, result.goes_on) == ("", False)
+
+
+NIGHT = MaintenanceWindow(start="12:00", end="13:00")
+
+
+def test_a_window_that_leaves_no_time_ends_the_run_and_says_when_the_next_one_opens() -> None:
+    world = a_world(False, False, False)
+    world.seconds = 2500
+    for node in world.nodes.values():
+        node.seconds_out = 1500.5
+    result = world.roll(maintenance_window=NIGHT, expected_seconds=1000)
+    assert result.stopped.startswith(
+        "waiting for the next maintenance window, which opens Thu 2026-11-26 12:00 UTC"
+    )
+    assert result.goes_on
+    assert len(result.waiting) == 2
+    assert world.lock.record.outage_seconds == 1501, "longer than was expected: the next one would not fit"
+    world.seconds = 3600 * 2
+    shut = world.roll(maintenance_window=NIGHT, expected_seconds=1000)
+    assert shut.stopped == "waiting for the maintenance window, which opens Thu 2026-11-26 12:00 UTC"
+
+
+def test_nodes_of_one_domain_go_one_after_the_other() -> None:
+    world = a_world(False, False, False, True)
+    for node in world.nodes.values():
+        node.domain = "a"
+    per = PerTopology(label="zone")
+    result = world.roll(max_unavailable=4, max_unavailable_per=per, max_failures=5)
+    assert world.most == 1
+    assert not result.waiting
+
+
+def test_marks_on_a_node_that_is_somebody_elses_go_without_a_slot() -> None:
+    world = a_world(False, False)
+    world.nodes["n0"].staged = Owed(debt=Debt.LET_GO, verdict=Verdict.LOST, why="lifted")
+    result = world.roll(max_failures=1, max_unavailable=1)
+    assert world.nodes["n0"].performed == 0
+    assert result.endings[0].verdict is Verdict.LOST
+    assert world.lock.record.failed == ("n0",)
+
+
+@pytest.mark.parametrize("at", ["survey", "prepare"])
+def test_a_node_that_nothing_proves_is_refused_by_itself_and_spends_no_budget(at: str) -> None:
+    world = a_world(False, False)
+    error = NodeRefused("n0: no such Node in this cluster")
+    world.nodes["n0"].staged = error
+    result = world.roll(seen={"n0": error} if at == "survey" else None, max_failures=0, max_unreachable=0)
+    assert {ending.node: ending.verdict for ending in result.endings} == {
+        "n0": Verdict.REFUSED,
+        "n1": Verdict.CHANGED,
+    }
+    assert (world.lock.record.failed, world.lock.record.unreachable) == ((), ())
+
+
+@pytest.mark.parametrize("error", [Unreachable("n0", "dial", "no route"), LinkLost("n0", "probe", "reset")])
+@pytest.mark.parametrize("ours", [False, True])
+def test_who_is_silent_is_unreachable_unless_we_had_cordoned_him(error: Exception, ours: bool) -> None:
+    world = a_world(False, False)
+    world.nodes["n0"].cordoned = ours
+    world.roll(seen={"n0": error}, max_failures=5, max_unreachable=5, max_unavailable=2)
+    record = world.lock.record
+    assert (record.failed, record.unreachable) == ((("n0",), ()) if ours else ((), ("n0",)))
+
+
+def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_anybody_starts() -> None:
+    world = a_world(True, False)
+    world.nodes["n0"].cordoned = True
+    world.nodes["n0"].staged = left = Owed(debt=Debt.LEAVE_OUT, verdict=Verdict.LEFT_OUT, why="rolled back")
+    result = world.roll(seen={"n0": left}, max_failures=0, max_unavailable=2)
+    assert result.waiting == ("n1",)
+    assert world.nodes["n1"].prepared == 0
+    assert world.nodes["n0"].performed == 1, "it is brought to its end"

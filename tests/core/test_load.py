@@ -435,3 +435,74 @@ def test_a_drain_with_filters_and_operands_is_read(tmp_path: Path) -> None:
     assert drain.wait_for[0].timeout_seconds == 7200
     assert drain.skip[0].selector == "uses-gpu!=true"
     assert drain.operands[0].off == "paused-for-driver-upgrade"
+
+
+# ---- the rollout's policy
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (
+            "maintenance_window:\n    start: '25:00'\n    end: '04:00'",
+            "11: rollout.maintenance_window.start: String",
+        ),
+        (
+            "maintenance_window:\n    - start: '22:00'\n      end: '04:00'\n      days: [sat, sunday]",
+            "13: rollout.maintenance_window[0].days[1]: Input should be 'mon', 'tue'",
+        ),
+        (
+            "maintenance_window:\n    start: '22:00'\n    end: '04:00'\n    timezone: Europe/Berlim",
+            "13: rollout.maintenance_window.timezone: 'Europe/Berlim' is no time zone that this machine knows",
+        ),
+        (
+            "maintenance_window: {start: '22:00', end: '04:00', timezone: Europe}",
+            "10: rollout.maintenance_window.timezone: 'Europe' is no time zone",
+        ),
+        (
+            "maintenance_window: {start: '22:00', end: '22:00'}",
+            "10: rollout.maintenance_window: starts and ends at",
+        ),
+        ("maintenance_window: {start: '24:00', end: '04:00'}", "10: rollout.maintenance_window: start 24:00 is"),
+        ("maintenance_window: {start: '22:00', end: '04:00', days: []}", "10: rollout.maintenance_window.days: "),
+        ("maintenance_window: []", "10: rollout.maintenance_window: "),
+        ("maintenance_window: weekends", "10: rollout.maintenance_window: "),
+        (
+            "maintenance_window:\n    - {start: '22:00', end: '04:00'}\n    - {start: '22:00', ende: '04:00'}",
+            "12: rollout.maintenance_window[1].ende: unknown key; did you mean end? known: days, end, start",
+        ),
+        (
+            "max_unavailable_per: {label: zone, max_unavailable: 0}",
+            "10: rollout.max_unavailable_per.max_unavailable: 0",
+        ),
+        ("max_unavailable_per: {label: 'a b'}", "10: rollout.max_unavailable_per.label: String should match"),
+        (
+            "max_unavailable_per: {lable: zone}",
+            "10: rollout.max_unavailable_per.lable: unknown key; did you mean label?",
+        ),
+        (
+            "maintenance_window: {start: '22:00', end: '22:10'}",
+            "9: rollout: no maintenance window is as long as expected_seconds, 900",
+        ),
+        ("staging: 0", "10: rollout.staging: "),
+        ("expected_seconds: 0", "10: rollout.expected_seconds: "),
+    ],
+)
+def test_a_fault_of_the_policy_is_told_with_line_and_key(tmp_path: Path, lines: str, fault: str) -> None:
+    said = faults(written(tmp_path, f"{GOOD}rollout:\n  {lines}\n"))
+    assert any(line.startswith(fault) for line in said), said
+
+
+def test_a_policy_is_read(tmp_path: Path) -> None:
+    text = """rollout:
+  staging: 25
+  max_unavailable_per: {label: topology.kubernetes.io/zone, max_unavailable: "10%"}
+  maintenance_window: {days: [sat, sun], start: "22:00", end: "04:00", timezone: "Europe/Berlin"}
+"""
+    policy = load.playbook(written(tmp_path, GOOD + text)).playbook.rollout
+    assert (policy.staging, policy.max_unavailable_per.label) == (25, "topology.kubernetes.io/zone")
+    assert [window.days for window in policy.windows] == [("sat", "sun")]
+    several = text.replace("{days", "[{days").replace('Berlin"}', 'Berlin"}, {start: "12:00", end: "13:00"}]')
+    policy = load.playbook(written(tmp_path, GOOD + several)).playbook.rollout
+    assert [window.timezone for window in policy.windows] == ["Europe/Berlin", "UTC"]
+    assert load.playbook(written(tmp_path)).playbook.rollout.windows == ()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetdrv.playbook import Rollout
-from fleetdrv.rollout import Admission, Member, Pool, Progress, Stand, admit, limits, resolve
+from fleetdrv import progress
+from fleetdrv.policy import MaintenanceWindow, PerTopology, Rollout
+from fleetdrv.rollout import Admission, Progress, admit
+from fleetdrv.slots import Domain, Member, Pool, Stand, limits
+from fleetdrv.windows import Room
 from tests.core.factories import a_policy
+from tests.core.world import OPEN, Node, World
 
 WAITING, STAGING, STAGED = (
     Member(stand=Stand.WAITING),
@@ -28,210 +34,76 @@ FRESH, PASSED = Progress(), Progress(canary_passed=True)
 TEN = Pool(size=10)
 
 
-# ---- a whole rollout, simulated
+# ---- whole rollouts, simulated
 
-
-@dataclass(slots=True)
-class Node:
-    """The truth about one node, beside what the controller thinks of it."""
-
-    stand: Stand = Stand.WAITING
-    cordoned_by_us: bool = False
-    foreign: bool = False
-    """Cordoned by somebody else, or not Ready."""
-    soaking: bool = False
-
-    @property
-    def out(self) -> bool:
-        return self.cordoned_by_us or self.foreign
-
-    @property
-    def member(self) -> Member:
-        return Member(stand=self.stand, out=self.out, ours=self.cordoned_by_us)
-
-
-@dataclass(slots=True)
-class World:
-    """A pool under a rollout, played as fleet.py plays it; only the run record outlives a controller."""
-
-    policy: Rollout
-    nodes: dict[str, Node]
-    bystanders: int
-    """Nodes of the pool that this rollout does not drive (`--limit`)."""
-    chance: random.Random
-    foreign_bystanders: int = 0
-    passed: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    unreachable: set[str] = field(default_factory=set)
-    admissions: int = 0
-
-    @property
-    def pool(self) -> Pool:
-        return Pool(size=len(self.nodes) + self.bystanders, foreign_out=self.foreign_bystanders)
-
-    @property
-    def progress(self) -> Progress:
-        return Progress(
-            canary_passed=len(self.passed) >= self.policy.canary,
-            failures=len(self.failed),
-            unreachable=len(self.unreachable),
-        )
-
-    def standing(self, *stands: Stand) -> list[str]:
-        return [name for name, node in self.nodes.items() if node.stand in stands]
-
-    def roll(self) -> Admission:
-        """Play to the end; check each admission against what is true."""
-        for _ in range(20 * len(self.nodes) + 50):
-            self.somebody_else()
-            if self.chance.random() < 0.05:
-                self.restart()
-            admission = self.admit()
-            under_way = self.standing(Stand.STAGING, Stand.IN_OUTAGE)
-            if not under_way and not any(node.soaking for node in self.nodes.values()):
-                return admission
-            self.events(under_way)
-        raise AssertionError("the rollout has no end")
-
-    def admit(self) -> Admission:
-        members = {name: node.member for name, node in self.nodes.items()}
-        admission = admit(members, self.pool, self.policy, self.progress)
-        self.check(members, admission)
-        for name in admission.stage:
-            self.nodes[name].stand = Stand.STAGING
-        for name in admission.outage:
-            self.nodes[name].stand = Stand.IN_OUTAGE
-        self.admissions += 1
-        return admission
-
-    def check(self, members: Mapping[str, Member], admission: Admission) -> None:
-        """Hold one decision against the promises."""
-        bounds = limits(self.policy, self.pool)
-        starts = (*admission.stage, *admission.outage)
-        assert len(set(starts)) == len(starts)
-        assert all(members[name].stand is Stand.WAITING for name in admission.stage)
-        assert all(members[name].stand is Stand.STAGED for name in admission.outage)
-        going = set(self.standing(Stand.IN_OUTAGE))
-        self.check_slots(going, admission, bounds["max_unavailable"])
-        strangers = [name for name in starts if not members[name].ours]
-        left = [name for name, m in members.items() if m.ours and m.stand is Stand.STAGED]
-        if len(self.failed) > self.policy.max_failures or len(self.unreachable) > bounds["max_unreachable"]:
-            assert admission.stopped
-            assert not strangers
-            assert set(left) <= set(admission.outage)
-        else:
-            assert not admission.stopped
-            staging = len(self.standing(Stand.STAGING))
-            assert len(admission.stage) <= max(0, self.policy.max_parallel - staging)
-            assert len(admission.outage) <= max(0, self.policy.max_parallel - len(going))
-        if set(left) - set(admission.outage):
-            assert not [name for name in admission.outage if not members[name].ours]
-        if not self.progress.canary_passed:
-            begun = self.standing(Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)
-            assert len(begun) + len(strangers) <= max(self.policy.canary, len(begun))
-        if not starts and not going and not self.standing(Stand.STAGING) and self.standing(*OPEN):
-            assert admission.stopped or admission.waiting_for
-
-    def check_slots(self, going: set[str], admission: Admission, bound: int) -> None:
-        """Never more than the bound out of service, once a node was taken out that served."""
-        counted = self.policy.foreign_outages == "count"
-        out = {name for name, node in self.nodes.items() if (node.out if counted else node.cordoned_by_us)}
-        foreign = self.foreign_bystanders if counted else 0
-        taken = [name for name in admission.outage if not self.nodes[name].out]
-        if taken:
-            assert len(out | going | set(taken)) + foreign <= bound
-
-    def events(self, under_way: list[str]) -> None:
-        """Let some of those under way come to their end."""
-        for name in under_way:
-            node = self.nodes[name]
-            if node.stand is Stand.IN_OUTAGE and not node.foreign:
-                node.cordoned_by_us = True
-            if self.chance.random() < 0.6:
-                self.end(name, node)
-        for name, node in self.nodes.items():
-            if node.soaking and self.chance.random() < 0.5:
-                node.soaking = False
-                if self.chance.random() < 0.9:
-                    self.passed.add(name)
-                else:
-                    node.stand = Stand.FAILED
-                    self.failed.add(name)
-
-    def end(self, name: str, node: Node) -> None:
-        luck = self.chance.random()
-        if node.stand is Stand.STAGING:
-            node.stand = Stand.STAGED if luck < 0.85 else Stand.UNREACHABLE if luck < 0.92 else Stand.FAILED
-        elif luck < 0.8:
-            node.stand, node.cordoned_by_us = Stand.DONE, False
-            node.soaking = len(self.passed) < self.policy.canary
-        else:
-            node.stand = Stand.FAILED
-            node.cordoned_by_us = node.cordoned_by_us and luck < 0.9  # else rolled back
-        if node.stand is Stand.FAILED:
-            self.failed.add(name)
-        if node.stand is Stand.UNREACHABLE:
-            self.unreachable.add(name)
-
-    def restart(self) -> None:
-        """Another controller takes over: it sees cordons and the run record, and no more."""
-        for name, node in self.nodes.items():
-            node.soaking = False
-            if node.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.STAGED):
-                node.stand = Stand.WAITING
-            elif node.stand is Stand.DONE:
-                node.stand = Stand.SETTLED
-            elif name in self.failed and node.cordoned_by_us:
-                node.stand = Stand.WAITING  # it still owes to be left out
-
-    def somebody_else(self) -> None:
-        """Cordons of others come and go, on nodes that are not in our hands."""
-        for node in self.nodes.values():
-            if node.stand is not Stand.IN_OUTAGE and not node.cordoned_by_us and self.chance.random() < 0.03:
-                node.foreign = not node.foreign
-        if self.chance.random() < 0.1:
-            self.foreign_bystanders = self.chance.randint(0, min(2, self.bystanders))
-
-
-OPEN = (Stand.WAITING, Stand.STAGED)
 SHARES = st.sampled_from((1, 1, 2, 3, "10%", "25%", "50%"))
+NIGHTS = (
+    MaintenanceWindow(start="22:00", end="04:00", timezone="Europe/Berlin"),
+    MaintenanceWindow(start="12:30", end="13:15", days=("fri", "sat", "sun")),
+)
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Draw a pool of one to thirty nodes, some of them out already, and a policy."""
+    """Draw a pool of one to thirty nodes in up to four domains, some of them out already, and a policy."""
     chance = random.Random(draw(st.integers(0, 2**32)))
+    per = draw(st.sampled_from((None, None, 1, 2, "25%")))
     policy = a_policy(
         canary=draw(st.sampled_from((0, 1, 1, 2, 3))),
+        soak_seconds=draw(st.sampled_from((0, 60, 1800))),
         max_unavailable=draw(SHARES),
+        max_unavailable_per=PerTopology(label="zone", max_unavailable=per) if per else None,
         max_parallel=draw(st.sampled_from((1, 2, 10))),
+        staging=draw(st.sampled_from((None, 1, 4))),
         max_failures=draw(st.sampled_from((0, 1, 3))),
         max_unreachable=draw(st.sampled_from((0, 1, "10%"))),
         foreign_outages=draw(st.sampled_from(("count", "count", "ignore"))),
+        maintenance_window=draw(st.sampled_from((None, None, NIGHTS[:1], NIGHTS))),
+        expected_seconds=draw(st.sampled_from((60, 900, 3000))),
     )
-    nodes = {f"n{number}": Node() for number in range(draw(st.integers(1, 30)))}
+    domains = ("a", "b", "c", "")[: draw(st.integers(1, 4))]
+    nodes = {f"n{number}": Node(domain=chance.choice(domains)) for number in range(draw(st.integers(1, 30)))}
     for node in nodes.values():
         luck = chance.random()
         node.cordoned_by_us, node.foreign = luck < 0.06, 0.06 <= luck < 0.12
         if 0.12 <= luck < 0.2:
             node.stand = Stand.SETTLED
-    return World(policy=policy, nodes=nodes, bystanders=draw(st.integers(0, 10)), chance=chance)
+    bystanders = [Node(domain=chance.choice(domains)) for _ in range(draw(st.integers(0, 10)))]
+    return World(policy=policy, nodes=nodes, bystanders=bystanders, chance=chance)
 
 
 @settings(max_examples=10 * settings().max_examples)
 @given(worlds())
-def test_a_rollout_keeps_its_bounds_and_comes_to_an_end(world: World) -> None:
-    last = world.roll()
+def test_a_rollout_keeps_its_bounds_through_any_history_and_comes_to_an_end(world: World) -> None:
+    last = world.live()
     if world.standing(*OPEN):
         assert last.stopped or last.waiting_for
+        if last.waiting_for:
+            assert any(node.failed and node.cordoned_by_us for node in world.nodes.values()), last.waiting_for
     else:
         assert not last.stage
         assert not last.outage
 
 
+def test_the_histories_hold_what_they_are_made_for() -> None:
+    """Else the property above would prove little."""
+    met: Counter[str] = Counter()
+    for seed in range(150):
+        chance = random.Random(seed)
+        nodes = {f"n{number}": Node() for number in range(8)}
+        policy = a_policy(canary=1, soak_seconds=60, max_failures=3, max_unavailable=2)
+        policy = policy.model_copy(update={"maintenance_window": NIGHTS if seed % 2 else None})
+        world = World(policy=policy, nodes=nodes, bystanders=[], chance=chance)
+        world.live()
+        met += world.histories
+    assert set(met) >= {"killed", "killed at an end", "later", "done", "the c", "4 fai"}, met
+
+
 @given(worlds())
 def test_left_overs_are_finished_even_when_a_budget_is_spent(world: World) -> None:
-    world.failed = {"a", "b", "c", "d"}
+    for name in ("a", "b", "c", "d"):
+        world.record = progress.failed(world.record, name)
+        world.nodes[name] = Node(stand=Stand.FAILED, failed=True)
     halfway = {name for name, node in world.nodes.items() if node.cordoned_by_us and node.stand is Stand.WAITING}
     assert halfway == set(world.admit().stage)
     for name in halfway:
@@ -268,41 +140,6 @@ def test_as_long_as_a_node_waits_somebody_starts_or_is_under_way_or_the_reason_i
 def started(*members: Member, policy: Rollout, pool: Pool = TEN, progress: Progress = PASSED) -> Admission:
     """Admit members that are named n0, n1 and so on."""
     return admit({f"n{number}": member for number, member in enumerate(members)}, pool, policy, progress)
-
-
-@pytest.mark.parametrize(
-    ("share", "size", "nodes"),
-    [
-        ("25%", 7, 1),
-        ("50%", 7, 3),
-        ("10%", 9, 1),
-        ("100%", 7, 7),
-        ("29%", 100, 29),
-        ("0%", 10, 1),
-        (3, 2, 3),
-        (1, 9, 1),
-    ],
-)
-def test_percentages_round_down_and_are_at_least_one(share: int | str, size: int, nodes: int) -> None:
-    assert resolve(share, size, least=1) == nodes
-
-
-def test_a_number_below_the_least_is_raised_to_it() -> None:
-    assert resolve(0, 10, least=1) == 1
-    assert resolve(0, 10, least=0) == 0
-
-
-@pytest.mark.parametrize(("share", "nodes"), [(0, 0), ("0%", 0), ("2%", 1), ("50%", 5), (4, 4)])
-def test_no_unreachable_node_is_allowed_only_where_the_policy_says_none(share: int | str, nodes: int) -> None:
-    assert limits(a_policy(max_unreachable=share), TEN)["max_unreachable"] == nodes
-
-
-def test_the_limits_are_shown_in_whole_nodes_of_the_pool() -> None:
-    policy = Rollout(canary=2, max_unavailable="25%", max_parallel=7, max_failures=3, max_unreachable="10%")
-    shown = {"max_unavailable": 10, "max_parallel": 7, "max_failures": 3, "max_unreachable": 4, "canary": 2}
-    assert limits(policy, Pool(size=40, foreign_out=5)) == shown
-    assert admit({}, Pool(size=40), policy, PASSED).limits == shown
-    assert admit({}, Pool(size=40), policy, replace(PASSED, failures=4)).limits == shown
 
 
 def test_slots_are_refilled_up_to_max_unavailable() -> None:
@@ -451,11 +288,129 @@ def test_a_spent_budget_still_lets_left_overs_come_to_their_end() -> None:
 
 
 def test_a_node_that_is_left_out_is_not_started_again_by_itself() -> None:
-    for progress in (PASSED, replace(PASSED, failures=9)):
+    for so_far in (PASSED, replace(PASSED, failures=9)):
         admission = started(
-            LEFT_OUT, DONE, FAILED, IN_OUTAGE, policy=a_policy(max_unavailable=9), progress=progress
+            LEFT_OUT, DONE, FAILED, IN_OUTAGE, policy=a_policy(max_unavailable=9), progress=so_far
         )
         assert (admission.stage, admission.outage) == ((), ())
+
+
+# ---- staging, domains, windows, the end after the canaries
+
+
+def test_staging_may_be_wider_or_narrower_than_outages() -> None:
+    wide = a_policy(max_parallel=1, staging=3)
+    assert started(STAGING, WAITING, WAITING, WAITING, policy=wide).stage == ("n1", "n2")
+    assert started(STAGED, STAGED, policy=a_policy(max_parallel=2, max_unavailable=2, staging=1)).outage == (
+        "n0",
+        "n1",
+    )
+    assert started(STAGING, WAITING, policy=a_policy(max_parallel=2, staging=1)).stage == ()
+
+
+def zoned(**more: Any) -> Rollout:
+    return a_policy(**{"max_unavailable": 5, "max_unavailable_per": PerTopology(label="zone"), **more})
+
+
+def inside(domain: str, member: Member = STAGED) -> Member:
+    return replace(member, domain=domain)
+
+
+ZONES = Pool(size=10, domains={"a": Domain(size=5), "b": Domain(size=5)})
+SOME_IN_A = Pool(size=10, foreign_out=1, domains={"a": Domain(size=5, foreign_out=1), "b": Domain(size=5)})
+
+
+def test_a_full_domain_holds_back_its_own_nodes_only() -> None:
+    members = (inside("a"), inside("a"), inside("b"), inside("b"))
+    first = started(*members, policy=zoned(), pool=ZONES)
+    assert (first.outage, first.waiting_for) == (("n0", "n2"), "a slot in zone=a: 1 of 1 out of service")
+    assert not first.later
+    second = started(inside("a", IN_OUTAGE), *members, policy=zoned(), pool=ZONES)
+    assert second.outage == ("n3",)
+    assert started(*members, policy=zoned(), pool=SOME_IN_A).outage == ("n2",)
+    ignored = zoned(foreign_outages="ignore")
+    assert started(*members, policy=ignored, pool=SOME_IN_A).outage == ("n0", "n2")
+
+
+def test_nodes_without_the_label_are_one_domain() -> None:
+    assert started(STAGED, STAGED, inside("b"), policy=zoned(), pool=ZONES).outage == ("n0", "n2")
+
+
+def test_what_is_out_already_needs_no_slot_of_its_domain() -> None:
+    busy = (inside("a", IN_OUTAGE), inside("a", NOT_READY), inside("a", LEFT_OVER), inside("a"))
+    assert started(*busy, policy=zoned(), pool=ZONES).outage == ("n2", "n1")
+
+
+def test_canaries_are_chosen_where_a_slot_is_free() -> None:
+    policy = zoned(canary=1)
+    members = (inside("a"), inside("a", WAITING), inside("b", WAITING))
+    admission = started(*members, policy=policy, pool=SOME_IN_A, progress=FRESH)
+    assert (admission.stage, admission.outage) == (("n2",), ())
+    assert started(*members, policy=policy, pool=ZONES, progress=FRESH).outage == ("n0",)
+    nowhere = Pool(size=10, foreign_out=2, domains={name: Domain(size=5, foreign_out=1) for name in "ab"})
+    assert started(*members, policy=policy, pool=nowhere, progress=FRESH).waiting_for.startswith(
+        "a slot in zone=a"
+    )
+    out = started(inside("a"), inside("a", NOT_READY), policy=policy, pool=SOME_IN_A, progress=FRESH)
+    assert out.outage == ("n1",), "who is out takes no slot that is missing"
+
+
+def within(*members: Member, left: float, progress: Progress = PASSED, **policy: Any) -> Admission:
+    """Admit members while a window shuts in `left` seconds."""
+    room = Room(seconds_left=left, closes="04:00" if left else "", opens="Sat 22:00")
+    named = {f"n{number}": member for number, member in enumerate(members)}
+    return admit(named, TEN, a_policy(**{"expected_seconds": 600, **policy}), progress, room=room)
+
+
+def test_an_outage_starts_only_if_it_is_expected_to_end_in_the_window() -> None:
+    assert within(STAGED, left=600).outage == ("n0",)
+    late = within(STAGED, left=599.9)
+    assert (late.outage, late.later) == ((), True)
+    assert late.waiting_for == (
+        "the next maintenance window, which opens Sat 22:00: this one shuts 04:00, "
+        "an outage is expected to take 600 s"
+    )
+    assert within(STAGED, left=599.9, expected_seconds=500).outage == ("n0",)
+
+
+def test_what_this_run_measured_goes_before_what_was_expected() -> None:
+    for seconds, left, starts in ((60, 60, True), (60, 59, False), (700, 600, False), (700, 700, True)):
+        measured = replace(PASSED, outage_seconds=seconds)
+        assert bool(within(STAGED, left=left, progress=measured).outage) is starts
+
+
+def test_a_shut_window_lets_staging_and_left_overs_go_on() -> None:
+    shut = within(WAITING, STAGED, NOT_READY, LEFT_OVER, replace(LEFT_OVER, stand=Stand.WAITING), left=0)
+    assert (shut.stage, shut.outage, shut.later) == (("n4", "n0"), ("n3",), True)
+    assert shut.waiting_for == "the maintenance window, which opens Sat 22:00"
+    assert not shut.stopped
+    idle = within(WAITING, DONE, left=0)
+    assert (idle.stage, idle.waiting_for, idle.later) == (("n0",), "", False)
+
+
+def test_a_full_pool_is_told_before_a_shut_window_is_not() -> None:
+    full = within(IN_OUTAGE, STAGED, left=0, max_parallel=1)
+    assert (full.waiting_for, full.later) == ("max_parallel", False), "it may be open when a place is free"
+
+
+def test_a_run_that_is_to_stop_after_its_canaries_starts_nobody_then() -> None:
+    members = {
+        "n0": DONE,
+        "n1": WAITING,
+        "n2": STAGED,
+        "n3": LEFT_OVER,
+        "n4": replace(LEFT_OVER, stand=Stand.WAITING),
+    }
+    policy = a_policy(canary=1, max_unavailable=5)
+    stopped = admit(members, TEN, policy, PASSED, stop_after_canary=True)
+    assert (stopped.stage, stopped.outage, stopped.later) == (("n4",), ("n3",), True)
+    assert stopped.stopped == "the canaries came through; to go on: the same command without --stop-after"
+    assert stopped.limits == limits(policy, TEN)
+    assert admit(members, TEN, policy, PASSED).stage == ("n4", "n1")
+    assert not admit(members, TEN, policy, FRESH, stop_after_canary=True).stopped
+    spent = admit(members, TEN, policy, replace(PASSED, failures=9), stop_after_canary=True)
+    assert spent.stopped == "9 failed, max_failures is 0"
+    assert not spent.later
 
 
 class Counted(Mapping[str, Member]):

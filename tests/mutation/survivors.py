@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 REASONS = {
+    (
+        "_spans",
+        "if window.end < window.start:",
+    ): "Equivalent: the schema refuses a window that ends when it starts.",
+    (
+        "_moment",
+        "day += timedelta(days=hours / 24)",
+    ): "Equivalent: a date takes whole days only, and 24:00 is one.",
+    (
+        "_moment",
+        "return datetime(day.year, day.month, day.day, hours % 24, minutes, tzinfo=where).astimezone(None)",
+    ): "Equivalent: the same moment; moments of different zones are compared as moments.",
+    (
+        "_domain_limits",
+        'bounds = {name: _in_domain(per, pool, name) for name in sorted(pool.domains or {"XXXX"})}',
+    ): "Equivalent: without domains there is one limit, and it is shown without a name.",
+    ("disturbed", 'boot, _, stamp = mark.rpartition(" ")'): "Equivalent: neither boot id nor stamp holds a blank.",
+    ("_spans", "today = now.astimezone(None).date()"): (
+        "Equivalent: two zones differ by a day at most, and more days than that are looked at on both sides."
+    ),
     ("_hardware", 'vendor, _, device = wanted.rpartition(":")'): (
         "Equivalent: the playbook's schema allows exactly one colon."
     ),

@@ -14,8 +14,8 @@ _PROGRAMS = sorted(_SCRIPTS.glob("*.sh"))
 _STAND_INS = sorted(path for path in (_SCRIPTS.parents[1] / "tests/sim").glob("b*/*") if path.is_file())
 _SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 _LIBRARIES = {
-    *("job.sh", "module.sh", "users.sh", "dkms.sh", "look.sh", "packages.sh", "trial.sh", "apt.sh", "settle.sh"),
-    *("lifelines.sh", "disks.sh", "initrd.sh"),
+    *("job.sh", "module.sh", "users.sh", "dkms.sh", "look.sh", "machine.sh", "packages.sh", "trial.sh", "apt.sh"),
+    *("settle.sh", "begun.sh", "lifelines.sh", "disks.sh", "initrd.sh"),
 }
 
 

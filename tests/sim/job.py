@@ -17,7 +17,10 @@ from pathlib import Path
 from tests.sim.node import SimNode
 
 SCRIPTS = Path(__file__).parents[2] / "fleetdrv" / "scripts"
-PROBE = ("job.sh", "module.sh", "initrd.sh", "look.sh", "packages.sh", "lifelines.sh", "disks.sh", "probe.sh")
+PROBE = (
+    *("job.sh", "module.sh", "initrd.sh", "look.sh", "machine.sh", "packages.sh", "lifelines.sh", "disks.sh"),
+    "probe.sh",
+)
 Step = Sequence[str]
 """Label, program, arguments."""
 

@@ -252,3 +252,47 @@ def test_half_done_packages_count_as_interrupted_unless_dpkg_is_at_work(node: Si
         node.call(f"kill -9 {pid}")
         dpkg.wait(timeout=30)
     assert look(node).dpkg_interrupted
+
+
+_LOG = """\
+<6>[    0.000000] Linux version 6.1.0
+<3>[   10.000001] ata1: failed command: WRITE DMA
+<3>[   11.5] fleetdrv_toy: cannot find its device
+<4>[   12.000000][  T99] WARNING: CPU: 0 PID: 99 at /build/toy.c:10 toy_open+0x1/0x2 [fleetdrv_toy]
+<4>[   13.000000] WARNING: CPU: 0 PID: 99 at fs/other.c:10 other+0x1/0x2 [other]
+<6>[   14.000000] fleetdrv_toy: loaded
+<1>[   15.000000] BUG: unable to handle page fault for address: 00000000000000a0
+<1>[   16.000000] Oops: 0002 [#1] PREEMPT SMP\twith a tab
+<3>[   17.000000] INFO: task kworker:7 blocked for more than 120 seconds.
+<3>[   18.000000] NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.
+<12>[   19.000000] a process says BUG: and Oops: here
+<3>[   20.000000] fleetdrv-toy 0000:00:04.0: probe failed
+<3>[   21.000000] fleetdrv_toys: another module
+<4>[   22.000000] Firmware Bug: general remark
+"""
+
+
+def test_faults_of_the_kernel_and_of_the_drivers_modules_are_told_from_the_rest_of_its_log(node: SimNode) -> None:
+    (node.folder / "kmsg").write_text(_LOG)
+    assert look(node).faults == (), "not asked"
+    faults = parse.facts(probe(node, "module", "fleetdrv_toy", "faults")).faults
+    assert [fault.stamp for fault in faults] == [11.5, 12.0, 15.0, 16.0, 17.0, 18.0, 20.0]
+    assert faults[3].text == "Oops: 0002 [#1] PREEMPT SMP\twith a tab"
+    assert faults[1].text.startswith("WARNING: CPU: 0")
+    (node.folder / "kmsg").write_text("<6>[    0.000000] Linux version 6.1.0\n")
+    assert parse.facts(probe(node, "faults", "module", "fleetdrv_toy")).faults == ()
+
+
+def test_only_the_newest_faults_are_told(node: SimNode) -> None:
+    (node.folder / "kmsg").write_text("".join(f"<1>[   {n}.0] Oops: {n}\n" for n in range(30)))
+    faults = parse.facts(probe(node, "module", "fleetdrv_toy", "faults")).faults
+    assert [fault.stamp for fault in faults] == [float(n) for n in range(10, 30)]
+
+
+def test_a_kernel_log_that_cannot_be_read_is_no_calm_kernel(node: SimNode) -> None:
+    stand_in = node.folder / "bin/dmesg"
+    stand_in.unlink()
+    stand_in.write_text("#!/bin/sh\nexit 1\n")
+    stand_in.chmod(0o755)
+    with pytest.raises(parse.ProbeError, match="dmesg cannot be read"):
+        parse.facts(probe(node, "module", "fleetdrv_toy", "faults"))
