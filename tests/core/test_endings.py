@@ -67,7 +67,7 @@ def a_crew(**looks: Owed | Exception) -> Any:
     drivers = {
         name: SimpleNamespace(look=lambda _, came=came: look(came), view=None) for name, came in looks.items()
     }
-    return SimpleNamespace(drivers=drivers, _resolved=lambda _: {})
+    return SimpleNamespace(drivers=drivers, _resolved=lambda *_: {})
 
 
 MISSING = NodeRefused("n0: no such Node")
