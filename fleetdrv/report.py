@@ -97,6 +97,8 @@ def _plan_lines(view: View) -> str:
         head += f", {_DISRUPTIONS[plan.disruption]}"
     if view.standing.reason and view.standing.out:
         head += f"; out of service: {view.standing.reason}"
+    elif view.standing.held:
+        head += f"; left alone: held ({view.standing.held})"
     lines = [head]
     lines += [f"    {difference}" for difference in plan.differences]
     lines += [f"    note: {note}" for note in plan.notes]
@@ -216,6 +218,7 @@ def view_json(view: View | str) -> dict[str, Any]:
         "notes": list(plan.notes),
         **{phase: [step_json(s) for s in steps] for phase, steps in _phases(plan)},
         "out_of_service": view.standing.reason if view.standing.out else "",
+        "held": view.standing.held,
     }
 
 

@@ -11,6 +11,7 @@ from tests.rollout.test_story import _wait_for
 def test_a_held_node_is_passed_by_and_has_its_turn_when_it_is_released(fleet: SimFleet) -> None:
     held, free = fleet.nodes
     fleet.fleetdrv("hold", held, "--reason", "memory errors", code=0)
+    assert "; left alone: held (memory errors, by " in fleet.plan("1.0", code=2).out
     fleet.points.arm(-1, Moment.BEFORE)
     ended = fleet.apply("1.0")
     assert f"{held}: skipped: held (memory errors, by " in ended.out
