@@ -62,6 +62,13 @@ def test_what_another_node_has_built_is_not_compiled(ready: AptNode) -> None:
     assert ready.call(modules.format("key")) == ready.call(modules.format("other"))
 
 
+def test_lists_that_the_system_has_just_got_need_no_refresh(node: AptNode) -> None:
+    source = "deb [trusted=yes] file:/srv/repository stable main"
+    node.call(f"echo '{source}' >/etc/apt/sources.list.d/own.list; apt-get -qq update")
+    staged = node.stage("key", "toy-dkms=1.0")
+    assert staged.code == 0, staged.err
+
+
 @pytest.mark.parametrize("case", _REFUSED)
 def test_refused_with_nothing_changed(ready: AptNode, case: str) -> None:
     pin, code, words = _REFUSED[case]
