@@ -60,15 +60,15 @@ rm -rf /var/lib/apt/lists
 mkdir -p /var/lib/apt/lists/partial
 apt-get -qq update
 
-# The tiny initramfs: the drivers of QEMU's disk and network card, a shell,
-# the root file system. Compressed modules are opened here, where xz exists.
+# The tiny initramfs: the drivers of QEMU's disk and network card and of the file
+# system, a shell. Compressed modules are opened here, where xz exists.
 kernel=$(ls /lib/modules)
 work=$(mktemp -d)
 mkdir -p "$work/dev" "$work/root" "$work/bin" "$work/modules"
 cp /bin/busybox "$work/bin/busybox"
 number=10 # two digits: the shell loads them in this order
 packed=
-for module in virtio_pci virtio_blk virtio_net; do
+for module in virtio_pci virtio_blk virtio_net ext4; do
 	for file in $(modprobe --set-version "$kernel" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'); do
 		name=${file##*/}
 		name=${name%%.ko*}
