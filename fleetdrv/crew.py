@@ -173,6 +173,7 @@ def assemble(options: Options, playbook: str, say: Say) -> Iterator[Crew]:
                 loaded=loaded,
                 say=say,
                 versions=versions,
+                effects=effects,
                 plan_again=plan_command(options, playbook, host.name),
             )
         yield Crew(

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fleetdrv.effects import Cost, Effects
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
+from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
@@ -44,6 +46,8 @@ class Ending:
     remedy: str = ""
     seconds_out: float | None = None
     """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    cost: Cost | None = None
+    """Commands and writes to the cluster meanwhile, for this node."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +62,7 @@ class NodeDriver:
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    effects: Effects = field(default_factory=Effects)
     plan_again: str = ""
     """The command that shows this node's plan, to be typed by whoever mends it."""
     today: Callable[[], str] = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -78,6 +83,7 @@ class NodeDriver:
             now=self.now,
             today=self.today,
             sleep=self.sleep,
+            effects=self.effects,
         )
 
     def look(self, run: str) -> Owed:
@@ -138,10 +144,15 @@ class NodeDriver:
             node=self.name,
             verdict=due.verdict or Verdict.FAILED,
             why=why,
-            evidence=self._jobs.evidence(due.job),
+            evidence=self._evidence(due.job),
             remedy=remedy,
             seconds_out=self._outage.seconds_out,
+            cost=self._outage.cost,
         )
+
+    def _evidence(self, job: str) -> str:
+        text = self._jobs.evidence(job)
+        return with_owners(text, self._outage.occupants()) if " of pod " in text else text
 
     def note(self, due: Owed, run: str) -> None:
         """Record on the Node how a turn ended that never took it out of service."""

@@ -3,7 +3,8 @@
 It does the parts of a kubelet that a driver rollout can see. It registers the Node and refreshes its status
 and Lease from inside, so that a power cut, a reboot and a hang look to the cluster as they do elsewhere; it
 makes the pods bound to the node Running and Ready; it ends pods that are to be deleted, after their grace
-period, and with a pod whatever runs in its cgroup. It never touches a Node's spec, labels or annotations once the Node exists: those are for others.
+period, and with a pod whatever runs in its cgroup. It never touches a Node's spec, labels or annotations once
+the Node exists: those are for others.
 
 Plain HTTP, no credentials: the API's address in the guest leads to a private socket on the host.
 """

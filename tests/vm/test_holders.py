@@ -1,0 +1,236 @@
+"""Who keeps the device open is named, whoever it is; nothing is forced; once he lets go the same command finishes.
+
+The processes are real, in cgroups named as both of the kubelet's drivers name them; the pods are the API's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.vm.vm_fleet import CODE, VmFleet, eventually
+
+NODE = "node-1"
+DEVICE = "/dev/fleetdrv_toy"
+CONTAINER = "8c1d" * 16
+PLUGIN = "plugin"
+_FIND = "for p in /proc/[0-9]*; do case $(readlink $p/fd/0) in {device}) echo ${{p#/proc/}};; esac; done"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on the node that has the device open."""
+
+    fleet: VmFleet
+    pid: str
+    pod: str = ""
+
+    def runs(self) -> bool:
+        """Whether it is still there, and has it open."""
+        return self.fleet.ssh(NODE, f"readlink /proc/{self.pid}/fd/0 || :").strip() == DEVICE
+
+    def end(self) -> None:
+        """Let go of the device."""
+        self.fleet.ssh(NODE, f"kill -9 {self.pid} 2>/dev/null || :; sleep 0.5")
+
+
+def cgroup(pod: str, driver: str) -> str:
+    """Name the cgroup of a pod's container under one of the kubelet's cgroup drivers, or nested as kind does it.
+
+    The lab's kubelet does not look into the nested one when it ends a pod.
+    """
+    flat = pod.replace("-", "_")
+    return "/sys/fs/cgroup/" + {
+        "systemd": f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{flat}.slice/"
+                   f"cri-containerd-{CONTAINER}.scope",
+        "nested": f"kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{flat}.slice/"
+                  f"cri-containerd-{CONTAINER}.scope",
+        "cgroupfs": f"kubepods/burstable/pod{pod}/{CONTAINER}",
+    }[driver]
+
+
+def hold(fleet: VmFleet, pod: str = "", driver: str = "systemd", once: str = ":") -> Process:
+    """Start a process that opens the device and sleeps, in a pod's cgroup if one is given.
+
+    `once` is a command that ends when the device is to be opened.
+    """
+    place = cgroup(pod, driver)
+    join = f"mkdir -p {place} && echo $$ >{place}/cgroup.procs && " if pod else ""
+    script = f"{join}{once}; exec sleep 100000 <{DEVICE}"
+    pid = fleet.ssh(NODE, f"setsid bash -c '{script}' </dev/null >/dev/null 2>&1 & echo $!").strip()
+    process = Process(fleet, pid, pod)
+    if once == ":":
+        eventually(process.runs, "the process to open the device", 60)
+    return process
+
+
+@pytest.fixture
+def at_1_0(fleet: VmFleet) -> Iterator[VmFleet]:
+    """The fleet with 1.0 on the node, whatever a test before left there."""
+    fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done; sleep 0.5")
+    fleet.apply("1.0", "-l", NODE)
+    eventually(lambda: len(fleet.pods(NODE, "agent")) == 1, "the agent")
+    yield fleet
+    fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done")
+
+
+def assert_named(said: str, process: Process, owner: str = "") -> None:
+    """Whoever reads it knows whom to ask."""
+    assert f"process {process.pid} (sleep)" in said
+    assert DEVICE in said
+    if process.pod:
+        assert f"{owner} ({process.pod})" in said
+
+
+def assert_untouched(fleet: VmFleet, process: Process, before: dict[str, Any]) -> None:
+    """Nothing was forced, and the node serves as before."""
+    assert process.runs()
+    assert fleet.end_state(NODE) == before
+
+
+def finish(fleet: VmFleet, **more: Any) -> None:
+    """The same command, once the device is free."""
+    ended = fleet.apply("1.1", "-l", NODE, **more)
+    assert f"{NODE}: changed" in ended.out, ended
+    assert fleet.ssh(NODE, CODE).strip() == "1.1"
+
+
+def test_a_plain_process_is_named_and_the_node_goes_back_untouched(at_1_0: VmFleet) -> None:
+    process, before = hold(at_1_0), at_1_0.end_state(NODE)
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
+    assert ended.code in (4, 5), ended
+    assert_named(ended.out, process)
+    assert_untouched(at_1_0, process, before)
+    process.end()
+    finish(at_1_0)
+
+
+def test_a_service_of_the_host_is_named_by_its_unit(at_1_0: VmFleet) -> None:
+    at_1_0.ssh(NODE, f"systemd-run --quiet --unit=watcher sh -c 'exec sleep 100000 <{DEVICE}'")
+    pid = at_1_0.ssh(NODE, "systemctl show -P MainPID watcher").strip()
+    process = Process(at_1_0, pid)
+    eventually(process.runs, "the service to open the device", 60)
+    before = at_1_0.end_state(NODE)
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
+    assert ended.code in (4, 5), ended
+    assert f"process {pid} (sleep) has {DEVICE} open, in watcher.service" in ended.out
+    assert_untouched(at_1_0, process, before)
+    at_1_0.ssh(NODE, "systemctl stop watcher")
+    finish(at_1_0)
+
+
+def test_a_deployments_pod_goes_with_the_drain_and_frees_the_device(at_1_0: VmFleet) -> None:
+    pod = shop_pod(at_1_0)
+    process = hold(at_1_0, pod["metadata"]["uid"])
+    finish(at_1_0)
+    assert not process.runs()
+
+
+def test_a_deployments_pod_that_the_drain_leaves_alone_is_named(at_1_0: VmFleet) -> None:
+    pod = shop_pod(at_1_0)
+    process, before = hold(at_1_0, pod["metadata"]["uid"]), at_1_0.end_state(NODE)
+    left = {"skip": [{"selector": "app=shop"}]}
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None, drain=left)
+    assert ended.code in (4, 5), ended
+    assert_named(ended.out, process, f"shop/{pod['metadata']['name']} of Deployment shop")
+    assert_untouched(at_1_0, process, before)
+    assert pod["metadata"]["uid"] in [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "shop")]
+    process.end()
+    finish(at_1_0, drain=left)
+
+
+def test_a_process_that_outlives_its_pod_is_named_with_the_pods_owner(at_1_0: VmFleet) -> None:
+    pod = shop_pod(at_1_0)
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    process, before = hold(at_1_0, uid, "nested"), at_1_0.end_state(NODE)
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
+    assert ended.code in (4, 5), ended
+    assert_named(ended.out, process, f"shop/{name} of Deployment shop")
+    assert_untouched(at_1_0, process, before)
+    assert uid not in [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "shop")]
+    process.end()
+    finish(at_1_0)
+
+
+def test_an_agent_that_tolerates_everything_is_named_and_stays(at_1_0: VmFleet) -> None:
+    pod = at_1_0.pods(NODE, "agent")[0]
+    uid = pod["metadata"]["uid"]
+    process, before = hold(at_1_0, uid, "cgroupfs"), at_1_0.end_state(NODE)
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
+    assert ended.code in (4, 5), ended
+    assert_named(ended.out, process, f"shop/{pod['metadata']['name']} of DaemonSet agent")
+    assert "tolerates our taint" in ended.out
+    assert_untouched(at_1_0, process, before)
+    assert [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "agent")] == [uid]
+    process.end()
+    finish(at_1_0)
+
+
+def test_a_device_plugin_goes_and_is_back_before_the_uncordon(at_1_0: VmFleet) -> None:
+    with device_plugin(at_1_0) as pod:
+        process = hold(at_1_0, pod["metadata"]["uid"], "cgroupfs")
+        finish(at_1_0)
+        assert not process.runs()
+        back = at_1_0.pods(NODE, PLUGIN)
+        assert [p["metadata"]["uid"] for p in back] != [pod["metadata"]["uid"]]
+        assert back[0]["status"]["phase"] == "Running"
+
+
+@pytest.mark.parametrize("who", ["pod", "host"])
+def test_a_device_that_is_opened_between_drain_and_unload(at_1_0: VmFleet, who: str) -> None:
+    pod = at_1_0.pods(NODE, "agent")[0] if who == "pod" else None
+    uid = pod["metadata"]["uid"] if pod else ""
+    jobs = "/var/lib/fleetdrv/jobs/*.outage.*/digest"
+    # The shell itself looks and opens: nothing is to be started in between.
+    pause = "rm -f /run/pause; mkfifo /run/pause; exec 9<>/run/pause"
+    wait = f"set -- {jobs}; n=$#; while set -- {jobs}; [ $# -eq $n ]; do read -t 0.1 -u 9; done; exec 9>&-"
+    process = hold(at_1_0, uid, "cgroupfs", once=f"{pause}; {wait}")
+    before = at_1_0.end_state(NODE)
+    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
+    assert ended.code in (4, 5), ended
+    assert process.runs(), ended
+    assert "fleetdrv_toy is in use (count 1)" in ended.out, ended
+    assert f"process {process.pid} (sleep)" in ended.out
+    assert f"{DEVICE} open" in ended.out
+    if pod:
+        assert f"of pod shop/{pod['metadata']['name']} of DaemonSet agent ({uid})" in ended.out
+    assert_untouched(at_1_0, process, before)
+    process.end()
+    finish(at_1_0)
+
+
+def shop_pod(fleet: VmFleet) -> dict[str, Any]:
+    """A pod of the shop on the node; a drain before this test may have sent all of them away."""
+    if not fleet.pods(NODE, "shop"):
+        fleet.kubectl("delete", "pods", "--namespace=shop", "--selector=app=shop", "--wait=false")
+    eventually(lambda: bool(ready(fleet, "shop")), "a pod of the shop", 120)
+    return ready(fleet, "shop")[0]
+
+
+def ready(fleet: VmFleet, app: str) -> list[dict[str, Any]]:
+    """List pods that run on the node."""
+    return [pod for pod in fleet.pods(NODE, app) if pod.get("status", {}).get("phase") == "Running"]
+
+
+@contextmanager
+def device_plugin(fleet: VmFleet) -> Iterator[dict[str, Any]]:
+    """Run a DaemonSet that tolerates no taint of ours on the nodes; its pod on the node."""
+    labels = {"app": PLUGIN}
+    spec = {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "none"}],
+            "nodeSelector": {"fleetdrv.io/lab": "true"}}
+    body = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": PLUGIN, "namespace": "shop"},
+            "spec": {"selector": {"matchLabels": labels},
+                     "template": {"metadata": {"labels": labels}, "spec": spec}}}
+    path = fleet.scratch / "plugin.json"
+    path.write_text(json.dumps(body))
+    fleet.kubectl("apply", "--validate=false", "-f", str(path))
+    try:
+        eventually(lambda: bool(ready(fleet, PLUGIN)), "the plugin", 120)
+        yield ready(fleet, PLUGIN)[0]
+    finally:
+        fleet.kubectl("delete", "daemonset", PLUGIN, "--namespace=shop", "--wait=false")
