@@ -52,6 +52,10 @@ class VmFleet:
         assert done.returncode == 0, (node, command, done)
         return done.stdout
 
+    def put(self, node: str, path: str, content: bytes) -> None:
+        """Write a small file on a node."""
+        self.ssh(node, f"echo {base64.b64encode(content).decode()} | base64 -d >{path}")
+
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl as the administrator."""
         argv = [str(Path(sys.executable).parent / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
