@@ -40,6 +40,14 @@ gather_sources() {
     done
 }
 
+# Lists that the system has got since are as good as our own, and the plan may have been made from them.
+take_system_lists() {
+    gather_sources
+    for path in /var/lib/apt/lists/*_*; do
+        [ ! -e "$path" ] || cp -au "$path" "$own_apt/lists/" || die 73 "$own_apt: cannot be written"
+    done
+}
+
 # Tell whether an installation of a driver was begun here and not ended: half done packages are ours then.
 begun() {
     [ -e "$own_apt/installing" ]

@@ -124,7 +124,7 @@ main() {
     need_apt
     # shellcheck disable=SC2086
     check_system $pinned
-    [ -e "$own_apt/sources.list.d" ] || gather_sources
+    take_system_lists
     new=$fleetdrv/stage/.new.$key
     rm -rf "$new"
     (umask 077 && mkdir -p "$new") || die 73 "$new: cannot be made"

@@ -43,6 +43,13 @@ def test_the_system_is_as_before_and_all_is_ready(ready: AptNode) -> None:
     assert f"dkms_main_tree/{ready.kernel}/x86_64/module/fleetdrv_toy.ko" in listed
 
 
+def test_lists_that_the_system_has_just_got_need_no_refresh(node: AptNode) -> None:
+    source = "deb [trusted=yes] file:/srv/repository stable main"
+    node.call(f"echo '{source}' >/etc/apt/sources.list.d/own.list; apt-get -qq update")
+    staged = node.stage("key", "toy-dkms=1.0")
+    assert staged.code == 0, staged.err
+
+
 @pytest.mark.parametrize("case", _REFUSED)
 def test_refused_with_nothing_changed(ready: AptNode, case: str) -> None:
     pin, code, words = _REFUSED[case]
