@@ -92,6 +92,16 @@ build_all() {
     done
 }
 
+# brings MODULE KERNEL: whether the packages, or their builds, have that module for that kernel.
+brings() {
+    while read -r path; do
+        path=${path%%.ko*}
+        case $path in */"$2"/*) ;; *) continue ;; esac
+        [ "$(printf '%s' "${path##*/}" | tr - _)" != "$1" ] || return 0
+    done <"$new/modules"
+    return 1
+}
+
 # need_modules MODULE,… KERNEL…: packages without any module for a kernel would install, and do nothing.
 need_modules() {
     (cd "$new/tree" && find . -path '*/module/*' -name '*.ko*') >>"$new/modules"
@@ -99,8 +109,7 @@ need_modules() {
     shift
     for kernel; do
         for module in $(printf '%s' "$names" | tr , ' '); do
-            file=$(printf '%s' "$module" | sed 's/_/[-_]/g')
-            ! grep -qE "/$kernel/(.*/)?$file\\.ko(\\.[a-z]+)?\$" "$new/modules" || continue
+            ! brings "$module" "$kernel" || continue
             module_file "$module" "$kernel" && [ -n "$file" ] && continue
             die 67 "$module: neither these packages nor kernel $kernel have a module of that name"
         done

@@ -21,6 +21,7 @@ def key() -> Iterator[Key]:
 def _packages() -> list[Package]:
     # As the packages of prebuilt modules are: a file for one kernel, and nothing for DKMS.
     prebuilt = {f"usr/lib/modules/{kernel(root())}/extra/toy-tools.ko": b"not read by anybody here"}
+    trixie = {"usr/lib/modules/6.12.118+deb13-cloud-amd64/extra/toy-tools.ko": b"for another kernel"}
     named = Package(name="toy-tools", version="1.0", files=prebuilt)
     return [
         dkms_package("1.0"),
@@ -34,6 +35,7 @@ def _packages() -> list[Package]:
         Package(name="toy-lib", version="1.0"),
         named,
         Package(name="toy-tools", version="1.1", files=prebuilt),
+        Package(name="toy-trixie", version="1.0", files=trixie),
         Package(name="linux-image-9.9.9", version="9.9.9-1"),
     ]
 

@@ -71,6 +71,15 @@ def test_packages_that_bring_a_kernel_no_such_module(ready: AptNode) -> None:
     assert ready.state() == before
 
 
+def test_a_kernels_name_is_no_pattern(ready: AptNode) -> None:
+    """Debian 13's kernels have a plus in their names."""
+    ready.kernel = "6.12.118+deb13-cloud-amd64"
+    staged = ready.stage("key", "toy-trixie=1.0")
+    assert staged.code == 0, staged.err
+    ready.kernel = "6.1211118+deb13-cloud-amd64"
+    assert ready.stage("other", "toy-trixie=1.0").code == 67
+
+
 def test_no_headers(ready: AptNode) -> None:
     ready.call(f"rm /lib/modules/{ready.kernel}/build")
     before = ready.state()
