@@ -20,7 +20,6 @@ from fleetdrv.lab import lab
 from tests.rollout.sim_fleet import FLEETDRV, PLAYBOOKS, Ended
 from tests.sim.node import build_id
 
-SYSFS = "/sys/module/fleetdrv_toy/notes/.note.gnu.build-id"
 PAIR = ("bookworm", "bookworm")
 CODE = "cat /sys/class/misc/fleetdrv_toy/code"
 
@@ -115,15 +114,16 @@ class VmFleet:
         """Plan a version of the practice driver."""
         return self.fleetdrv("plan", str(self.playbook(version)), "-i", str(self.inventory), *options, code=code)
 
-    def loaded(self, node: str) -> str:
+    def loaded(self, node: str, module: str = "fleetdrv_toy") -> str:
         """Return the build id of the code that runs."""
-        return self.ssh(node, f"od -An -v -tx1 -j16 {SYSFS} | tr -d ' \\n'").strip()
+        note = f"/sys/module/{module}/notes/.note.gnu.build-id"
+        return self.ssh(node, f"od -An -v -tx1 -j16 {note} | tr -d ' \\n'").strip()
 
-    def on_disk(self, node: str) -> str:
+    def on_disk(self, node: str, module: str = "fleetdrv_toy") -> str:
         """Return the build id in the file that modprobe would load, read here, without the node's scripts."""
-        content = self.ssh(node, "base64 -w0 $(modinfo -n fleetdrv_toy)")
+        opened = f"f=$(modinfo -n {module}); case $f in *.xz) xz -dc $f;; *) cat $f;; esac | base64 -w0"
         path = self.scratch / f"{node}.ko"
-        path.write_bytes(base64.b64decode(content))
+        path.write_bytes(base64.b64decode(self.ssh(node, opened)))
         return build_id(path)
 
     def audit(self) -> list[dict[str, Any]]:
