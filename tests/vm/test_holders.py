@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.rollout.sim_fleet import Ended
 from tests.vm.vm_fleet import CODE, VmFleet, eventually
 
 NODE = "node-1"
@@ -69,13 +70,34 @@ def hold(fleet: VmFleet, pod: str = "", driver: str = "systemd", once: str = ":"
     return process
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The fleet, its driver loaded on the node and nobody using it, and the version to go to."""
+
+    fleet: VmFleet
+    version: str
+
+    def apply(self, **more: Any) -> Ended:
+        """Try to go there, in vain."""
+        ended = self.fleet.apply(self.version, "-l", NODE, code=None, **more)
+        assert ended.code in (4, 5), ended
+        return ended
+
+    def finish(self, **more: Any) -> None:
+        """Give the same command, now that the device is free."""
+        ended = self.fleet.apply(self.version, "-l", NODE, **more)
+        assert f"{NODE}: changed" in ended.out, ended
+        assert self.fleet.ssh(NODE, CODE).strip() == self.version
+
+
 @pytest.fixture
-def at_1_0(fleet: VmFleet) -> Iterator[VmFleet]:
-    """The fleet with 1.0 on the node, whatever a test before left there."""
+def loaded(fleet: VmFleet) -> Iterator[Loaded]:
+    """The driver at 1.0, or at 1.1 where the test before has left it so."""
     fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done; sleep 0.5")
-    fleet.apply("1.0", "-l", NODE)
-    eventually(lambda: len(fleet.pods(NODE, "agent")) == 1, "the agent")
-    yield fleet
+    if fleet.ssh(NODE, f"{CODE} || :").strip() not in ("1.0", "1.1"):
+        fleet.apply("1.0", "-l", NODE)
+    now = fleet.ssh(NODE, CODE).strip()
+    yield Loaded(fleet, "1.0" if now == "1.1" else "1.1")
     fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done")
 
 
@@ -93,115 +115,102 @@ def assert_untouched(fleet: VmFleet, process: Process, before: dict[str, Any]) -
     assert fleet.end_state(NODE) == before
 
 
-def finish(fleet: VmFleet, **more: Any) -> None:
-    """The same command, once the device is free."""
-    ended = fleet.apply("1.1", "-l", NODE, **more)
-    assert f"{NODE}: changed" in ended.out, ended
-    assert fleet.ssh(NODE, CODE).strip() == "1.1"
-
-
-def test_a_plain_process_is_named_and_the_node_goes_back_untouched(at_1_0: VmFleet) -> None:
-    process, before = hold(at_1_0), at_1_0.end_state(NODE)
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
-    assert ended.code in (4, 5), ended
+def test_a_plain_process_is_named_and_the_node_goes_back_untouched(loaded: Loaded) -> None:
+    process, before = hold(loaded.fleet), loaded.fleet.end_state(NODE)
+    ended = loaded.apply()
     assert_named(ended.out, process)
-    assert_untouched(at_1_0, process, before)
+    assert_untouched(loaded.fleet, process, before)
     process.end()
-    finish(at_1_0)
+    loaded.finish()
 
 
-def test_a_service_of_the_host_is_named_by_its_unit(at_1_0: VmFleet) -> None:
-    at_1_0.ssh(NODE, f"systemd-run --quiet --unit=watcher sh -c 'exec sleep 100000 <{DEVICE}'")
-    pid = at_1_0.ssh(NODE, "systemctl show -P MainPID watcher").strip()
-    process = Process(at_1_0, pid)
+def test_a_service_of_the_host_is_named_by_its_unit(loaded: Loaded) -> None:
+    loaded.fleet.ssh(NODE, f"systemd-run --quiet --unit=watcher sh -c 'exec sleep 100000 <{DEVICE}'")
+    pid = loaded.fleet.ssh(NODE, "systemctl show -P MainPID watcher").strip()
+    process = Process(loaded.fleet, pid)
     eventually(process.runs, "the service to open the device", 60)
-    before = at_1_0.end_state(NODE)
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
-    assert ended.code in (4, 5), ended
+    before = loaded.fleet.end_state(NODE)
+    ended = loaded.apply()
     assert f"process {pid} (sleep) has {DEVICE} open, in watcher.service" in ended.out
-    assert_untouched(at_1_0, process, before)
-    at_1_0.ssh(NODE, "systemctl stop watcher")
-    finish(at_1_0)
+    assert_untouched(loaded.fleet, process, before)
+    loaded.fleet.ssh(NODE, "systemctl stop watcher")
+    loaded.finish()
 
 
-def test_a_deployments_pod_goes_with_the_drain_and_frees_the_device(at_1_0: VmFleet) -> None:
-    pod = shop_pod(at_1_0)
-    process = hold(at_1_0, pod["metadata"]["uid"])
-    finish(at_1_0)
+def test_a_deployments_pod_goes_with_the_drain_and_frees_the_device(loaded: Loaded) -> None:
+    pod = shop_pod(loaded.fleet)
+    process = hold(loaded.fleet, pod["metadata"]["uid"])
+    loaded.finish()
     assert not process.runs()
 
 
-def test_a_deployments_pod_that_the_drain_leaves_alone_is_named(at_1_0: VmFleet) -> None:
-    pod = shop_pod(at_1_0)
-    process, before = hold(at_1_0, pod["metadata"]["uid"]), at_1_0.end_state(NODE)
+def test_a_deployments_pod_that_the_drain_leaves_alone_is_named(loaded: Loaded) -> None:
+    pod = shop_pod(loaded.fleet)
+    process, before = hold(loaded.fleet, pod["metadata"]["uid"]), loaded.fleet.end_state(NODE)
     left = {"skip": [{"selector": "app=shop"}]}
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None, drain=left)
-    assert ended.code in (4, 5), ended
+    ended = loaded.apply(drain=left)
     assert_named(ended.out, process, f"shop/{pod['metadata']['name']} of Deployment shop")
-    assert_untouched(at_1_0, process, before)
-    assert pod["metadata"]["uid"] in [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "shop")]
+    assert_untouched(loaded.fleet, process, before)
+    assert pod["metadata"]["uid"] in [p["metadata"]["uid"] for p in loaded.fleet.pods(NODE, "shop")]
     process.end()
-    finish(at_1_0, drain=left)
+    loaded.finish(drain=left)
 
 
-def test_a_process_that_outlives_its_pod_is_named_with_the_pods_owner(at_1_0: VmFleet) -> None:
-    pod = shop_pod(at_1_0)
+def test_a_process_that_outlives_its_pod_is_named_with_the_pods_owner(loaded: Loaded) -> None:
+    pod = shop_pod(loaded.fleet)
     name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-    process, before = hold(at_1_0, uid, "nested"), at_1_0.end_state(NODE)
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
-    assert ended.code in (4, 5), ended
+    process, before = hold(loaded.fleet, uid, "nested"), loaded.fleet.end_state(NODE)
+    ended = loaded.apply()
     assert_named(ended.out, process, f"shop/{name} of Deployment shop")
-    assert_untouched(at_1_0, process, before)
-    assert uid not in [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "shop")]
+    assert_untouched(loaded.fleet, process, before)
+    assert uid not in [p["metadata"]["uid"] for p in loaded.fleet.pods(NODE, "shop")]
     process.end()
-    finish(at_1_0)
+    loaded.finish()
 
 
-def test_an_agent_that_tolerates_everything_is_named_and_stays(at_1_0: VmFleet) -> None:
-    pod = at_1_0.pods(NODE, "agent")[0]
+def test_an_agent_that_tolerates_everything_is_named_and_stays(loaded: Loaded) -> None:
+    pod = loaded.fleet.pods(NODE, "agent")[0]
     uid = pod["metadata"]["uid"]
-    process, before = hold(at_1_0, uid, "cgroupfs"), at_1_0.end_state(NODE)
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
-    assert ended.code in (4, 5), ended
+    process, before = hold(loaded.fleet, uid, "cgroupfs"), loaded.fleet.end_state(NODE)
+    ended = loaded.apply()
     assert_named(ended.out, process, f"shop/{pod['metadata']['name']} of DaemonSet agent")
     assert "tolerates our taint" in ended.out
-    assert_untouched(at_1_0, process, before)
-    assert [p["metadata"]["uid"] for p in at_1_0.pods(NODE, "agent")] == [uid]
+    assert_untouched(loaded.fleet, process, before)
+    assert [p["metadata"]["uid"] for p in loaded.fleet.pods(NODE, "agent")] == [uid]
     process.end()
-    finish(at_1_0)
+    loaded.finish()
 
 
-def test_a_device_plugin_goes_and_is_back_before_the_uncordon(at_1_0: VmFleet) -> None:
-    with device_plugin(at_1_0) as pod:
-        process = hold(at_1_0, pod["metadata"]["uid"], "cgroupfs")
-        finish(at_1_0)
+def test_a_device_plugin_goes_and_is_back_before_the_uncordon(loaded: Loaded) -> None:
+    with device_plugin(loaded.fleet) as pod:
+        process = hold(loaded.fleet, pod["metadata"]["uid"], "cgroupfs")
+        loaded.finish()
         assert not process.runs()
-        back = at_1_0.pods(NODE, PLUGIN)
+        back = loaded.fleet.pods(NODE, PLUGIN)
         assert [p["metadata"]["uid"] for p in back] != [pod["metadata"]["uid"]]
         assert back[0]["status"]["phase"] == "Running"
 
 
 @pytest.mark.parametrize("who", ["pod", "host"])
-def test_a_device_that_is_opened_between_drain_and_unload(at_1_0: VmFleet, who: str) -> None:
-    pod = at_1_0.pods(NODE, "agent")[0] if who == "pod" else None
+def test_a_device_that_is_opened_between_drain_and_unload(loaded: Loaded, who: str) -> None:
+    pod = loaded.fleet.pods(NODE, "agent")[0] if who == "pod" else None
     uid = pod["metadata"]["uid"] if pod else ""
     jobs = "/var/lib/fleetdrv/jobs/*.outage.*/digest"
     # The shell itself looks and opens: nothing is to be started in between.
     pause = "rm -f /run/pause; mkfifo /run/pause; exec 9<>/run/pause"
     wait = f"set -- {jobs}; n=$#; while set -- {jobs}; [ $# -eq $n ]; do read -t 0.1 -u 9; done; exec 9>&-"
-    process = hold(at_1_0, uid, "cgroupfs", once=f"{pause}; {wait}")
-    before = at_1_0.end_state(NODE)
-    ended = at_1_0.apply("1.1", "-l", NODE, code=None)
-    assert ended.code in (4, 5), ended
+    process = hold(loaded.fleet, uid, "cgroupfs", once=f"{pause}; {wait}")
+    before = loaded.fleet.end_state(NODE)
+    ended = loaded.apply()
     assert process.runs(), ended
     assert "fleetdrv_toy is in use (count 1)" in ended.out, ended
     assert f"process {process.pid} (sleep)" in ended.out
     assert f"{DEVICE} open" in ended.out
     if pod:
         assert f"of pod shop/{pod['metadata']['name']} of DaemonSet agent ({uid})" in ended.out
-    assert_untouched(at_1_0, process, before)
+    assert_untouched(loaded.fleet, process, before)
     process.end()
-    finish(at_1_0)
+    loaded.finish()
 
 
 def shop_pod(fleet: VmFleet) -> dict[str, Any]:
