@@ -1,6 +1,7 @@
 """Who keeps the device open is named, whoever it is; nothing is forced; once he lets go the same command finishes.
 
-The processes are real, in cgroups named as both of the kubelet's drivers name them; the pods are the API's.
+The processes are real, in cgroups named as both of the kubelet's drivers name them; the pods are the API's. A
+parameter of the module is changed: that needs a reload, as a new version does, and no compiler.
 """
 
 from __future__ import annotations
@@ -72,33 +73,42 @@ def hold(fleet: VmFleet, pod: str = "", driver: str = "systemd", once: str = ":"
 
 @dataclass(frozen=True)
 class Loaded:
-    """The fleet, its driver loaded on the node and nobody using it, and the version to go to."""
+    """The fleet, its driver loaded on the node and nobody using it, and the parameter that is wanted."""
 
     fleet: VmFleet
-    version: str
+    greeting: str
 
     def apply(self, **more: Any) -> Ended:
         """Try to go there, in vain."""
-        ended = self.fleet.apply(self.version, "-l", NODE, code=None, **more)
+        ended = self.fleet.apply("1.0", "-l", NODE, code=None, greeting=self.greeting, **more)
         assert ended.code in (4, 5), ended
         return ended
 
     def finish(self, **more: Any) -> None:
         """Give the same command, now that the device is free."""
-        ended = self.fleet.apply(self.version, "-l", NODE, **more)
+        ended = self.fleet.apply("1.0", "-l", NODE, greeting=self.greeting, **more)
         assert f"{NODE}: changed" in ended.out, ended
-        assert self.fleet.ssh(NODE, CODE).strip() == self.version
+        assert greeting(self.fleet) == self.greeting
 
 
 @pytest.fixture
 def loaded(fleet: VmFleet) -> Iterator[Loaded]:
-    """The driver at 1.0, or at 1.1 where the test before has left it so."""
-    fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done; sleep 0.5")
-    if fleet.ssh(NODE, f"{CODE} || :").strip() not in ("1.0", "1.1"):
+    """The driver at 1.0, with whatever parameter the test before has left."""
+    free_the_device(fleet)
+    if fleet.ssh(NODE, f"{CODE} || :").strip() != "1.0":
         fleet.apply("1.0", "-l", NODE)
-    now = fleet.ssh(NODE, CODE).strip()
-    yield Loaded(fleet, "1.0" if now == "1.1" else "1.1")
-    fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done")
+    yield Loaded(fleet, "good evening" if greeting(fleet) == "good morning" else "good morning")
+    free_the_device(fleet)
+
+
+def greeting(fleet: VmFleet) -> str:
+    """Return the parameter as the loaded module has it."""
+    return fleet.ssh(NODE, "cat /sys/module/fleetdrv_toy/parameters/greeting").strip()
+
+
+def free_the_device(fleet: VmFleet) -> None:
+    """End whatever has it open."""
+    fleet.ssh(NODE, f"for pid in $({_FIND.format(device=DEVICE)}); do kill -9 $pid; done; sleep 0.5")
 
 
 def assert_named(said: str, process: Process, owner: str = "") -> None:

@@ -70,12 +70,15 @@ class VmFleet:
         found = json.loads(self.kubectl("get", "pods", "--namespace=shop", *chosen))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
-    def playbook(self, version: str, drain: Mapping[str, Any] | None = None, **changes: Any) -> Path:
+    def playbook(self, version: str, drain: Mapping[str, Any] | None = None, greeting: str = "",
+                 **changes: Any) -> Path:
         """Write a playbook of the practice driver; `changes` go into its rollout."""
         book = yaml.safe_load((PLAYBOOKS / f"toy-{version}.yaml").read_text())
         book["drivers"][0]["dkms"]["source"] = str(PLAYBOOKS / "archives" / f"toy-{version}.tar")
         book["rollout"].update(changes)
         book.setdefault("drain", {}).update(drain or {})
+        if greeting:
+            book["drivers"][0]["parameters"]["fleetdrv_toy"]["greeting"] = greeting
         return self.write_playbook(f"toy-{version}", book)
 
     def write_playbook(self, name: str, book: Mapping[str, Any]) -> Path:
