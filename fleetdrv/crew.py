@@ -205,6 +205,7 @@ def assemble(
                 hooks=NodeHooks(caller=hooks, host=host.name, node=host.node_name),
                 versions=versions,
                 builds=shared,
+                effects=effects,
                 plan_again=plan_command(options, playbook, host.name, "rollback" if back else "plan"),
             )
         yield Crew(

@@ -14,9 +14,11 @@ from datetime import datetime
 from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
+from fleetdrv.effects import Cost, Effects
 from fleetdrv.errors import ClusterAway, NodeError, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
+from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
@@ -50,6 +52,8 @@ class Ending:
     remedy: str = ""
     seconds_out: float | None = None
     """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    cost: Cost | None = None
+    """Commands and writes to the cluster meanwhile, for this node."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +71,7 @@ class NodeDriver:
     versions: Versions = field(default_factory=Versions)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    effects: Effects = field(default_factory=Effects)
     plan_again: str = ""
     """The command that shows this node's plan, to be typed by whoever mends it."""
     today: Callable[[], str] = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -88,6 +93,7 @@ class NodeDriver:
             today=self.today,
             sleep=self.sleep,
             hooks=self.hooks,
+            effects=self.effects,
         )
 
     def look(self, run: str) -> Owed:
@@ -176,10 +182,15 @@ class NodeDriver:
             node=self.name,
             verdict=due.verdict or Verdict.FAILED,
             why=why,
-            evidence=self._jobs.evidence(due.job),
+            evidence=self._evidence(due.job),
             remedy=remedy,
             seconds_out=self._outage.seconds_out,
+            cost=self._outage.cost,
         )
+
+    def _evidence(self, job: str) -> str:
+        text = self._jobs.evidence(job)
+        return with_owners(text, self._outage.occupants()) if " of pod " in text else text
 
     def note(self, due: Owed, run: str) -> None:
         """Record on the Node how a turn ended that never took it out of service."""

@@ -41,6 +41,22 @@ class Effect:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """How many effects a stretch of work had."""
+
+    execs: int = 0
+    api_writes: int = 0
+
+    def __sub__(self, earlier: Cost) -> Cost:
+        """Count what came after `earlier`."""
+        return Cost(self.execs - earlier.execs, self.api_writes - earlier.api_writes)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.execs} commands over SSH, {self.api_writes} writes to the cluster"
+
+
 Listener = Callable[[Effect, Passage], None]
 
 
@@ -57,6 +73,7 @@ class Effects:
     def __init__(self, listener: Listener | None = None) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, Kind]] = Counter()
+        self._mine = threading.local()
         self._listener = listener
 
     @contextmanager
@@ -67,6 +84,9 @@ class Effects:
         """
         with self._lock:
             self._counts[target, kind] += 1
+            cost = self.of_this_thread()
+            is_exec = kind is Kind.EXEC
+            self._mine.cost = Cost(cost.execs + is_exec, cost.api_writes + (not is_exec))
             effect = Effect(number=self._counts.total(), kind=kind, target=target, what=what)
         self._tell(effect, Passage.SENT)
         try:
@@ -84,6 +104,11 @@ class Effects:
         """Return how many effects of that kind were sent."""
         with self._lock:
             return sum(number for (_, of_kind), number in self._counts.items() if of_kind is kind)
+
+    def of_this_thread(self) -> Cost:
+        """Return how many effects the calling thread has sent; a node's turn has a thread of its own."""
+        cost: Cost = getattr(self._mine, "cost", Cost())
+        return cost
 
     @property
     def execs(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -60,11 +61,24 @@ def told(users: Iterable[Holder], occupants: Mapping[str, str]) -> str:
     return "; ".join(_said(user, occupants) for user in users)
 
 
+def with_owners(text: str, occupants: Mapping[str, str]) -> str:
+    """Name the pods that a node program could only name by UID, where `occupants` knows them.
+
+    >>> with_owners("process 7 (cat) of pod u1 container c9", {"u1": "a/b of Job c"})
+    'process 7 (cat) of pod a/b of Job c (u1) container c9'
+    """
+    return re.sub(r"\bof pod ([\w-]+)", lambda found: f"of pod {_pod(found[1], occupants)}", text)
+
+
+def _pod(uid: str, occupants: Mapping[str, str]) -> str:
+    name = occupants.get(uid)
+    return f"{name} ({uid})" if name else uid
+
+
 def _said(user: Holder, occupants: Mapping[str, str]) -> str:
     place = ""
     if user.pod:
-        name = occupants.get(user.pod)
-        place = f", in pod {name} ({user.pod})" if name else f", in pod {user.pod}"
+        place = f", in pod {_pod(user.pod, occupants)}"
         place += f" container {user.container[:12]}" if user.container else ""
     elif user.unit:
         place = f", in {user.unit}"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleetdrv.calling import NodeHooks, Veto
+from fleetdrv.effects import Cost, Effects
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
@@ -45,7 +46,12 @@ class Outage:
     hooks: NodeHooks
     seconds_out: float | None = None
     """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    effects: Effects = field(default_factory=Effects)
+    cost: Cost | None = None
+    """What was sent out meanwhile, for this node."""
     _since: float | None = None
+    _before: Cost | None = None
+    _occupants: dict[str, str] = field(default_factory=dict)
 
     def begin(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
         """Cordon, drain where the plan says so, record that the node is touched, send the job."""
@@ -60,7 +66,10 @@ class Outage:
                 return None  # minutes may have passed: look again before anything is done
         except Veto as veto:
             return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=str(veto))
+        if drains:
+            self._occupants.update(self.service.occupants())  # who owned a pod is not known once it is gone
         self.tell("cordon", due.why, Level.PROGRESS)
+        self._before = self._before or self.effects.of_this_thread()
         self.service.take_out(warrant.run, due.why)
         self._since = self._since if self._since is not None else self.now()
         if drains and (failed := self._drain(seen, warrant)):
@@ -95,16 +104,30 @@ class Outage:
         """Have nobody use the modules any more: DaemonSets are kept off, anybody else is named and stays."""
         users = self._look_for_users(seen)
         try:
-            pods = {user.pod for user in users} - {""}
-            self.service.hold_off(
-                warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
-            )
+            self._hold_off(users, warrant)
             self._wait_for_users(users, seen)
         except HandsOff:
             raise
         except (Transient, Permanent) as error:
             return self._untouched(error, warrant)
         return None
+
+    def _hold_off(self, users: Sequence[Holder], warrant: Warrant) -> None:
+        pods = {user.pod for user in users} - {""}
+        try:
+            self.service.hold_off(
+                warrant.run, pods, warrant.check, lambda text: self.tell("hold off", text, Level.PROGRESS)
+            )
+        except (Transient, Permanent) as error:
+            if users and not isinstance(error, HandsOff):
+                error.cause = f"{error.cause}; {told(users, self.occupants())}"
+            raise
+
+    def occupants(self) -> Mapping[str, str]:
+        """Name the pods that are on the node or were when its outage began, with their owners, by UID."""
+        with suppress(FleetdrvError):  # for a message only
+            self._occupants.update(self.service.occupants())
+        return self._occupants
 
     def _wait_for_users(self, users: Sequence[Holder], seen: View) -> None:
         """Whoever was just told to end may need a moment to close its files."""
@@ -116,7 +139,7 @@ class Outage:
             self.sleep(pause)
             users = self._look_for_users(seen)
         if users:
-            who = told(users, self.service.occupants())
+            who = told(users, self.occupants())
             raise Permanent(self.jobs.line.node, "unload", f"still in use: {who}")
 
     def _look_for_users(self, seen: View) -> tuple[Holder, ...]:
@@ -212,9 +235,10 @@ class Outage:
 
     def _uncordon(self, due: Owed, warrant: Warrant, drivers: Mapping[str, str]) -> None:
         self.service.give_back(warrant.run, self.result(due, warrant.run), drivers)
-        if self._since is not None:
-            self.seconds_out = self.now() - self._since
-        seconds = f" after {self.seconds_out:.1f} s out of service" if self.seconds_out is not None else ""
+        seconds = ""
+        if self._since is not None and self._before is not None:
+            self.seconds_out, self.cost = self.now() - self._since, self.effects.of_this_thread() - self._before
+            seconds = f" after {self.seconds_out:.1f} s out of service: {self.cost}"
         self.tell("uncordon", f"back in service{seconds}", Level.PROGRESS)
 
     def _configuration(self) -> dict[str, bytes]:

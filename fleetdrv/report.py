@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -239,4 +239,5 @@ def ending_json(ending: Ending) -> dict[str, Any]:
         "evidence": ending.evidence,
         "next": ending.remedy,
         "seconds_out_of_service": ending.seconds_out,
+        "effects_out_of_service": asdict(ending.cost) if ending.cost else None,
     }

@@ -205,7 +205,7 @@ def release(options: Any, node: str) -> int:
     "context",
     "json",
     nodes="how many virtual machines",
-    release="Debian release, one for all or one for each: bookworm,trixie",
+    release="Debian release, one for all or one for each: bookworm,trixie; with -generic for the larger kernel",
     folder="where the lab keeps everything",
 )
 def lab(options: Any, action: str, nodes: int = 2, release: str = "bookworm", folder: str = "") -> int:

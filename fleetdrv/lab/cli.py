@@ -9,9 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from fleetdrv.errors import ExitCode, InputError
-from fleetdrv.lab import lab
-
-RELEASES = ("bookworm", "trixie")
+from fleetdrv.lab import images, lab
 
 
 def main(action: str, *, nodes: int, release: str, folder: str, context: str, as_json: bool) -> ExitCode:
@@ -34,9 +32,9 @@ def releases(nodes: int, release: str) -> list[str]:
     (['bookworm', 'bookworm', 'bookworm'], ['bookworm', 'trixie'])
     """
     named = release.split(",")
-    strangers = sorted(set(named) - set(RELEASES))
+    strangers = sorted(set(named) - set(images.RELEASES))
     if strangers:
-        raise InputError(f"--release {', '.join(strangers)}: the lab knows {', '.join(RELEASES)}")
+        raise InputError(f"--release {', '.join(strangers)}: the lab knows {', '.join(images.RELEASES)}")
     if len(named) not in (1, nodes):
         raise InputError(f"--release names {len(named)} releases for {nodes} nodes; name one, or one for each")
     return named * nodes if len(named) == 1 else named

@@ -23,19 +23,38 @@ import platformdirs
 from fleetdrv.lab import LabError
 from fleetdrv.lab.locks import exclusive
 
-RELEASES = ("bookworm", "trixie")
+RELEASES = ("bookworm", "bookworm-generic", "trixie", "trixie-generic")
+"""Debian releases. As they are, with the kernel for virtual machines; -generic with the usual one, which has more
+drivers (Soft-RoCE among them) and is five times as large."""
+
 _DISK_SIZE = "8G"  # sparse; what nodes may grow to
 _BUILD_SECONDS = 1800
-_LAYOUT = "1"  # raise when this module changes what it makes of the same inputs
+_LAYOUT = "2"  # raise when this module changes what it makes of the same inputs
 _PACKAGES = (
-    *("linux-image-cloud-amd64", "linux-headers-cloud-amd64", "initramfs-tools", "kmod", "udev"),
+    *("initramfs-tools", "kmod", "udev"),
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "ca-certificates"),
     *("dkms", "build-essential", "python3", "psmisc", "procps", "busybox-static", "cpio", "xz-utils"),
+)
+_KERNELS = {
+    "cloud": ("linux-image-cloud-amd64", "linux-headers-cloud-amd64"),
+    "generic": ("linux-image-amd64", "linux-headers-amd64"),
+}
+_OFFERED = ("acpi-call-dkms", "v4l2loopback-dkms", "rdma-core", "ibverbs-utils")
+"""Not installed: in a repository inside the image, with what they need, for playbooks to install."""
+_FETCH = (
+    'mkdir -p "$1/srv/packages/partial" && '
+    'chroot "$1" apt-get -qq --yes --download-only --no-install-recommends '
+    f"-o Dir::Cache::Archives=/srv/packages install {' '.join(_OFFERED)} && "
+    'rm -rf "$1/srv/packages/partial" "$1/srv/packages/lock"'
 )
 _GUEST_FILES = {
     "kubelet.service": ("etc/systemd/system/fleetdrv-lab-kubelet.service", 0o644),
     "seed.service": ("etc/systemd/system/fleetdrv-lab-seed.service", 0o644),
     "network.service": ("etc/systemd/system/fleetdrv-lab-network.service", 0o644),
+    "rxe.service": ("etc/systemd/system/fleetdrv-lab-rxe.service", 0o644),
+    "roce.socket": ("etc/systemd/system/fleetdrv-lab-roce.socket", 0o644),
+    "roce@.service": ("etc/systemd/system/fleetdrv-lab-roce@.service", 0o644),
+    "rxe.rules": ("etc/udev/rules.d/90-fleetdrv-lab-rxe.rules", 0o644),
     "modprobe.conf": ("etc/modprobe.d/fleetdrv-lab.conf", 0o644),
     "sshd.conf": ("etc/ssh/sshd_config.d/fleetdrv-lab.conf", 0o644),
     "sudoers": ("etc/sudoers.d/fleetdrv-lab", 0o440),
@@ -73,10 +92,16 @@ def image(release: str, say: Callable[[str], None]) -> Image:
 
 
 def _digest(release: str) -> str:
-    inputs = hashlib.sha256(json.dumps([_LAYOUT, release, _PACKAGES, _DISK_SIZE]).encode())
+    packages = [*_included(release), *_OFFERED]
+    inputs = hashlib.sha256(json.dumps([_LAYOUT, release, packages, _DISK_SIZE]).encode())
     inputs.update(_overlay())
     inputs.update(_guest("setup.sh"))
     return inputs.hexdigest()[:12]
+
+
+def _included(release: str) -> tuple[str, ...]:
+    kernel = "generic" if release.endswith("-generic") else "cloud"
+    return (*_KERNELS[kernel], *_PACKAGES)
 
 
 def _guest(name: str) -> bytes:
@@ -98,9 +123,9 @@ def _overlay() -> bytes:
 def _build(release: str, folder: Path, say: Callable[[str], None]) -> None:
     """Build in a folder beside the final one and rename: an image that exists is whole."""
     say(f"building the {release} image, once (about two minutes)")
-    for left in folder.parent.glob(f"building-{release}-*"):  # by a builder that was killed: the lock is ours
+    for left in folder.parent.glob(f"building-{release}.*"):  # by a builder that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"building-{release}-", dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=f"building-{release}.", dir=folder.parent) as name:
         work = Path(name)
         work.chmod(0o755)  # the user namespace's root is another user to this folder
         (work / "overlay.tar").write_bytes(_overlay())
@@ -120,19 +145,20 @@ def _bootstrap(release: str, work: Path) -> None:
     inside = shlex.quote(str(work))
     argv = [
         *("mmdebstrap", "--variant=minbase", "--architectures=amd64", "--skip=cleanup/apt/lists"),
-        f"--include={','.join(_PACKAGES)}",
+        f"--include={','.join(_included(release))}",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=force-confold",  # fstab is ours
         f"--essential-hook=tar-in {inside}/overlay.tar /",
+        f"--customize-hook={_FETCH}",
         f"--customize-hook=upload {inside}/setup.sh /setup.sh",
         '--customize-hook=chroot "$1" sh /setup.sh',
         '--customize-hook=rm "$1/setup.sh"',
         f'--customize-hook=cp --dereference "$1/vmlinuz" {inside}/boot/vmlinuz',
         f'--customize-hook=mv "$1/boot/lab.cpio" {inside}/boot/initrd',
-        *(release, str(work / "root.tar")),
+        *(release.removesuffix("-generic"), str(work / "root.tar")),
     ]
     (work / "boot").mkdir(mode=0o777)
     (work / "boot").chmod(0o777)  # written by the namespace's root

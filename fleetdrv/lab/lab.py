@@ -221,10 +221,11 @@ def _machines(layout: Layout, nodes: Sequence[str], context: str | None, say: Sa
         cluster.refuse_taken(layout.kubeconfig, [layout.node(number).name for number in missing])
     authorized = layout.key.with_suffix(".pub").read_text()
     taints = [cluster.LAB_TAINT] if context else []
+    fabric = fleet[0].fabric if fleet else machines.new_fabric()
     for number, release in enumerate(nodes, start=1):
         if number not in there:
             base = images.image(release, say)
-            fleet.append(machines.create(layout.node(number), number, base, authorized, taints))
+            fleet.append(machines.create(layout.node(number), number, base, authorized, taints, fabric))
     return sorted(fleet, key=lambda machine: machine.number)
 
 

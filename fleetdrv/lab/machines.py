@@ -40,6 +40,9 @@ class Machine:
     ssh_port: int
     kernel: str
     initrd: str
+    fabric: str = ""
+    """Multicast address and port of the wire between the nodes of one fleet; empty in fleets of before there was
+    one."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -152,7 +155,15 @@ class Machine:
             *("-fw_cfg", "name=opt/fleetdrv/seed,file=seed.tar"),
             *("-netdev", f"user,id=net0,net={net.subnet},{forward},{api}"),
             *("-device", "virtio-net-pci,netdev=net0,romfile="),
+            *self._fabric_argv(),
         ]
+
+    def _fabric_argv(self) -> list[str]:
+        """Give the second network card, on a wire that all nodes of the fleet share and that never leaves lo."""
+        if not self.fabric:
+            return []
+        card = f"virtio-net-pci,netdev=net1,mac={self.network.fabric_mac},romfile="
+        return ["-netdev", f"socket,id=net1,mcast={self.fabric},localaddr=127.0.0.1", "-device", card]
 
     def _monitor(self, command: str, **arguments: object) -> None:
         """Give QEMU one order over its control socket, and wait until it was obeyed."""
@@ -165,7 +176,14 @@ class Machine:
             raise LabError(f"{self.name}: QEMU refuses {command}: {answer['error']}")
 
 
-def create(folder: Path, number: int, image: Image, authorized: str, taints: Sequence[seed.Taint] = ()) -> Machine:
+def new_fabric() -> str:
+    """Choose a wire for a new fleet: a multicast group of those that no router forwards (RFC 2365)."""
+    return f"239.{'.'.join(str(random.randrange(1, 255)) for _ in range(3))}:{random.choice(_PORTS)}"
+
+
+def create(
+    folder: Path, number: int, image: Image, authorized: str, taints: Sequence[seed.Taint] = (), fabric: str = ""
+) -> Machine:
     """Make a machine that has never been on: an overlay over the image, a host key, a seed.
 
     What an interrupted attempt left in the folder is made again.
@@ -180,6 +198,7 @@ def create(folder: Path, number: int, image: Image, authorized: str, taints: Seq
         ssh_port=free_port(),
         kernel=str(image.kernel),
         initrd=str(image.initrd),
+        fabric=fabric,
     )
     host_key = folder / "ssh_host_ed25519_key"
     seed.make_key(host_key, machine.name)

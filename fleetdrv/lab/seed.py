@@ -17,6 +17,8 @@ from fleetdrv.lab import LabError
 Taint = Mapping[str, str]
 API_PORT = 8001
 _OPS = 1000  # the first user that useradd makes in the image
+HOST = "practice-host"
+"""The nodes' name for the machine that they run on: what listens on its 127.0.0.1 answers there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,16 @@ class Network:
         return f"10.77.{self.number}.3"
 
     @property
+    def fabric(self) -> str:
+        """Give the address on the wire between the nodes of one fleet (`machines.py`), where RoCE runs."""
+        return f"10.78.0.{self.number}/24"
+
+    @property
+    def fabric_mac(self) -> str:
+        """Give the card its own address there: QEMU gives all guests the same."""
+        return f"52:54:00:78:00:{self.number:02x}"
+
+    @property
     def api(self) -> str:
         """Give the address behind which QEMU puts the private socket to the Kubernetes API."""
         return f"10.77.{self.number}.100"
@@ -71,7 +83,7 @@ def write(
 ) -> None:
     """Write the node's seed, an archive to unpack at its root; it holds a private key, so it is ours alone.
 
-    The kubelet's stand-in comes with it and not with the image: a change of it costs no new image.
+    Programs of ours come with it and not with the image: a change of them costs no new image.
     """
     config = {
         "node": node,
@@ -84,23 +96,25 @@ def write(
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         _add(tar, "etc/hostname", f"{node}\n")
-        _add(tar, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {node}\n")
+        _add(tar, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {node}\n{network.gateway} {HOST}\n")
         _add(tar, "etc/resolv.conf", f"nameserver {network.nameserver}\n")
-        _add(tar, "etc/fleetdrv-lab.env", f"ADDRESS={network.guest}/24\nGATEWAY={network.gateway}\n")
+        addresses = {"ADDRESS": f"{network.guest}/24", "GATEWAY": network.gateway, "FABRIC": network.fabric}
+        _add(tar, "etc/fleetdrv-lab.env", "".join(f"{key}={value}\n" for key, value in addresses.items()))
         _add(tar, "etc/ssh/ssh_host_ed25519_key", host_key.read_text(), mode=0o600)
         _add(tar, "etc/ssh/ssh_host_ed25519_key.pub", public.read_text())
         for home, owner in (("root", 0), ("home/ops", _OPS)):
             _add(tar, f"{home}/.ssh", None, mode=0o700, owner=owner)
             _add(tar, f"{home}/.ssh/authorized_keys", authorized, mode=0o600, owner=owner)
         _add(tar, "usr/local/lib/fleetdrv-lab", None, mode=0o755)
-        _add(tar, "usr/local/lib/fleetdrv-lab/kubelet.py", _kubelet())
+        _add(tar, "usr/local/lib/fleetdrv-lab/kubelet.py", _guest("kubelet.py"))
+        _add(tar, "usr/local/bin/fleetdrv-lab-roce", _guest("roce.sh"), mode=0o755)
         _add(tar, "etc/fleetdrv-lab.json", json.dumps(config) + "\n")  # last: its presence says "unpacked"
     path.touch(mode=0o600)
     path.write_bytes(buffer.getvalue())
 
 
-def _kubelet() -> str:
-    return resources.files("fleetdrv.lab").joinpath("guest", "kubelet.py").read_text(encoding="utf-8")
+def _guest(name: str) -> str:
+    return resources.files("fleetdrv.lab").joinpath("guest", name).read_text(encoding="utf-8")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: str | None, mode: int = 0o644, owner: int = 0) -> None:

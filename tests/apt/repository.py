@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -134,13 +135,22 @@ class Repository:
     def add(self, *packages: Package) -> None:
         """Build packages and publish; `sha256` knows them by NAME=VERSION then."""
         for package in packages:
-            deb = build(package, self.folder / "pool")
-            digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-            self.sha256[f"{package.name}={package.version}"] = digest
-            self._index.append(
-                f"{package.control}Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
-            )
+            self._list(build(package, self.folder / "pool"))
         self.publish()
+
+    def add_files(self, *debs: Path) -> None:
+        """Publish packages that somebody else built."""
+        for deb in debs:
+            self._list(Path(shutil.copy(deb, self.folder / "pool")))
+        self.publish()
+
+    def _list(self, deb: Path) -> None:
+        fields = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True).stdout
+        said = dict(line.split(": ", 1) for line in fields.splitlines() if ": " in line and line[0] != " ")
+        digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+        self.sha256[f"{said['Package']}={said['Version']}"] = digest
+        place = f"Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
+        self._index.append(f"{fields.rstrip()}\n{place}")
 
     def publish(self, *, valid_until: timedelta = timedelta(days=1)) -> None:
         """Write the index; a negative span makes a Release that has expired."""

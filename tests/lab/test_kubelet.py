@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -115,3 +116,16 @@ def test_ready_keeps_its_time_until_it_changes() -> None:
     lost = [{**c, "status": "Unknown"} for c in first]
     again = next(c for c in kubelet.refreshed(lost, "t3") if c["type"] == "Ready")
     assert again["lastTransitionTime"] == "t3"
+
+
+@pytest.mark.parametrize("folder", ["kubepods/burstable/podp-1", "kubepods.slice/kubepods-podp_1.slice"])
+def test_what_runs_in_a_pods_cgroup_ends_with_the_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setattr(kubelet, "CGROUPS", tmp_path)
+    files = {name: tmp_path / name / "cgroup.kill" for name in (folder, "kubepods/podp-2", "system.slice/podp-1")}
+    for file in files.values():
+        file.parent.mkdir(parents=True)
+        file.touch()
+    kubelet.end_processes("p-1")
+    assert [name for name, file in files.items() if file.read_text()] == [folder]

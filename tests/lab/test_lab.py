@@ -2,11 +2,12 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fleetdrv.lab import LabError, lab, seed
+from fleetdrv.lab import LabError, images, lab, machines, seed
 from fleetdrv.lab.machines import Machine
 
 
@@ -46,6 +47,25 @@ def test_a_key_of_an_interrupted_run_is_made_anew(tmp_path: Path) -> None:
 
 def test_each_node_has_a_network_of_its_own() -> None:
     assert len({seed.Network(number).guest for number in range(1, 201)}) == 200
+
+
+def test_the_nodes_of_a_fleet_share_a_wire_and_no_address_on_it(tmp_path: Path) -> None:
+    fabric = machines.new_fabric()
+    fleet = [replace(_machine(tmp_path, number, "bookworm"), fabric=fabric) for number in (1, 2)]
+    cards = [[word for word in machine._argv() if "net1" in word] for machine in fleet]
+    assert [words[0] for words in cards] == [f"socket,id=net1,mcast={fabric},localaddr=127.0.0.1"] * 2
+    assert cards[0][1] != cards[1][1], "QEMU gives all guests the same address"
+    assert fabric.startswith("239."), "no router forwards it"
+    assert len({seed.Network(number).fabric for number in range(1, 201)}) == 200
+    old = _machine(tmp_path, 3, "bookworm")
+    assert not [word for word in old._argv() if "net1" in word], "a fleet of before there was one"
+
+
+def test_an_image_with_the_usual_kernel_differs_in_its_kernel_only() -> None:
+    cloud, generic = (images._included(release) for release in ("trixie", "trixie-generic"))
+    assert set(cloud) - set(generic) == {"linux-image-cloud-amd64", "linux-headers-cloud-amd64"}
+    assert set(generic) - set(cloud) == {"linux-image-amd64", "linux-headers-amd64"}
+    assert len({images._digest(release) for release in images.RELEASES}) == len(images.RELEASES)
 
 
 def test_boots_are_counted_by_what_the_console_says(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_an_upgrade_replaces_loaded_code_one_node_at_a_time(fleet: SimFleet) -> 
     assert len(fetched) == 1, "one node has compiled, and its build was fetched once"
 
 
+def test_what_an_outage_cost_is_what_the_wire_saw(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    fleet.points.arm(-1, Moment.BEFORE)
+    ended = fleet.apply("1.1", "--json").json["nodes"]
+    for name in fleet.nodes:
+        ours = [p for p in fleet.points.seen if name in p.target or name in p.what]
+        writes = [at for at, point in enumerate(ours) if point.kind == "api" and "nodes/" in point.what]
+        during = ours[writes[0] : writes[-1] + 1]
+        cost = ended[name]["effects_out_of_service"]
+        assert cost["execs"] == sum(point.kind == "exec" for point in during), during
+        assert cost["api_writes"] == sum(point.kind == "api" for point in during), during
+        assert ended[name]["seconds_out_of_service"] > 0
+
+
 def test_a_modprobe_that_lies_is_found_out(fleet: SimFleet) -> None:
     fleet.apply("1.0")
     liar = next(iter(fleet.nodes))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fleetdrv.effects import Effect, Effects, Kind, Passage
+from fleetdrv.effects import Cost, Effect, Effects, Kind, Passage
 
 
 def test_many_threads_lose_no_count() -> None:
@@ -22,6 +22,21 @@ def test_many_threads_lose_no_count() -> None:
     assert sorted(numbers) == list(range(1, 601))
     assert (effects.execs, effects.api_writes) == (300, 300)
     assert effects.by_target == {f"node{n}": {Kind.EXEC: 100, Kind.API_WRITE: 100} for n in range(3)}
+
+
+def test_each_thread_knows_what_it_has_sent() -> None:
+    effects = Effects()
+
+    def act(number: int) -> Cost:
+        before = effects.of_this_thread()
+        for _ in range(number):
+            with effects.passing(Kind.EXEC, "node", "x"), effects.passing(Kind.API_WRITE, "node/node", "y"):
+                pass
+        return effects.of_this_thread() - before
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(act, range(100))) == [Cost(number, number) for number in range(100)]
+    assert effects.of_this_thread() == Cost()
 
 
 def test_an_effect_that_raised_is_counted_and_told() -> None:

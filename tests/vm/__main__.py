@@ -26,6 +26,7 @@ def main() -> int:
     if report.exists():
         RESULTS.write_text(_page(report, time.monotonic() - began))
         report.unlink()
+        print(RESULTS.read_text().rpartition("Measured:")[2].strip())
         print(f"written: {RESULTS}")
     return code
 

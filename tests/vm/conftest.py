@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.vm.vm_fleet import VmFleet
+from tests.vm.vm_fleet import PAIR, VmFleet
 
 EVERYTHING = "full"
+_OTHER_FLEETS = ("mixed", "roce")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,6 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in ours:
         item.add_marker(pytest.mark.vm)
         item.add_marker(pytest.mark.timeout(3600))
+    ours.sort(key=lambda item: [name in getattr(item, "fixturenames", ()) for name in _OTHER_FLEETS])
+    items[:] = [*(item for item in items if item not in ours), *ours]  # one fleet after the other
     tier = os.environ.get("VM_TIER", "slice")
     rest = [item for item in ours if not item.get_closest_marker("story")]
     if tier == EVERYTHING or not rest:
@@ -39,12 +42,50 @@ def _commit() -> int:
     return int(said.stdout[:12] or "0", 16)
 
 
+class Fleets:
+    """The one fleet that is up: two machines at a time are what two processors can emulate."""
+
+    def __init__(self, scratch: pytest.TempPathFactory) -> None:
+        self._scratch = scratch
+        self._up: VmFleet | None = None
+
+    def get(self, releases: Sequence[str]) -> VmFleet:
+        """Return a fleet of these releases; another one that is up goes down first."""
+        if self._up is None or self._up.releases != tuple(releases):
+            self.close()
+            kept = os.environ.get("VM_LAB")  # a fleet that is up already, to be left as it is
+            self._up = VmFleet(Path(kept) if kept else None, self._scratch.mktemp("vm"), releases)
+        return self._up
+
+    def close(self) -> None:
+        """End the fleet that is up."""
+        if self._up is not None:
+            self._up.close()
+            self._up = None
+
+
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VmFleet]:
-    """Two virtual machines, up for the whole session; the tests come in the order of a story."""
-    kept = os.environ.get("VM_LAB")  # a fleet that is up already, to be left as it is
-    made = VmFleet(Path(kept) if kept else None, tmp_path_factory.mktemp("vm"))
+def _fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
+    fleets = Fleets(tmp_path_factory)
     try:
-        yield made
+        yield fleets
     finally:
-        made.close()
+        fleets.close()
+
+
+@pytest.fixture
+def fleet(_fleets: Fleets) -> VmFleet:
+    """Two machines, up over all tests that want them: those come in the order of a story."""
+    return _fleets.get(PAIR)
+
+
+@pytest.fixture
+def mixed(_fleets: Fleets) -> VmFleet:
+    """Two machines of two Debian releases."""
+    return _fleets.get(("bookworm", "trixie"))
+
+
+@pytest.fixture
+def roce(_fleets: Fleets) -> VmFleet:
+    """Two machines with the kernel that has Soft-RoCE."""
+    return _fleets.get(("bookworm-generic", "bookworm-generic"))

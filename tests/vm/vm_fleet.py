@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,23 @@ from fleetdrv.lab import lab
 from tests.rollout.sim_fleet import FLEETDRV, PLAYBOOKS, Ended
 from tests.sim.node import build_id
 
-SYSFS = "/sys/module/fleetdrv_toy/notes/.note.gnu.build-id"
+PAIR = ("bookworm", "bookworm")
 CODE = "cat /sys/class/misc/fleetdrv_toy/code"
 
 
 class VmFleet:
     """Brings the lab up in a folder of its own (a short path: it holds unix sockets), or uses one that is up."""
 
-    names = ("node-1", "node-2")
-
-    def __init__(self, kept: Path | None, scratch: Path) -> None:
+    def __init__(self, kept: Path | None, scratch: Path, releases: Sequence[str] = PAIR) -> None:
         self._own = None if kept else Path(tempfile.mkdtemp(prefix="fdlab"))
-        self.folder, self.scratch = kept or self._own or scratch, scratch
+        self.folder, self.scratch, self.releases = kept or self._own or scratch, scratch, tuple(releases)
+        self.names = tuple(f"node-{number}" for number in range(1, len(releases) + 1))
         if self._own:
-            lab.up(self._own, ["bookworm"] * len(self.names), None, _say)
+            try:
+                lab.up(self._own, releases, None, _say)
+            except BaseException:
+                self.close()
+                raise
         self.kubeconfig, self.inventory = self.folder / "kubeconfig", self.folder / "inventory.yaml"
 
     def close(self) -> None:
@@ -48,6 +51,10 @@ class VmFleet:
         assert done.returncode == 0, (node, command, done)
         return done.stdout
 
+    def put(self, node: str, path: str, content: bytes) -> None:
+        """Write a small file on a node."""
+        self.ssh(node, f"echo {base64.b64encode(content).decode()} | base64 -d >{path}")
+
     def kubectl(self, *arguments: str) -> str:
         """Run kubectl as the administrator."""
         argv = [str(Path(sys.executable).parent / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
@@ -57,13 +64,27 @@ class VmFleet:
         """Read a Node object."""
         return dict(json.loads(self.kubectl("get", "node", name, "-o", "json", "--show-managed-fields")))
 
-    def playbook(self, version: str, **changes: Any) -> Path:
+    def pods(self, node: str, app: str) -> list[dict[str, Any]]:
+        """List the shop's pods of one kind on a node, without those on their way out."""
+        chosen = ("--selector", f"app={app}", f"--field-selector=spec.nodeName={node}", "--output=json")
+        found = json.loads(self.kubectl("get", "pods", "--namespace=shop", *chosen))["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def playbook(self, version: str, drain: Mapping[str, Any] | None = None, greeting: str = "",
+                 **changes: Any) -> Path:
         """Write a playbook of the practice driver; `changes` go into its rollout."""
         book = yaml.safe_load((PLAYBOOKS / f"toy-{version}.yaml").read_text())
         book["drivers"][0]["dkms"]["source"] = str(PLAYBOOKS / "archives" / f"toy-{version}.tar")
         book["rollout"].update(changes)
-        path = self.scratch / f"toy-{version}.yaml"
-        path.write_text(yaml.safe_dump(book, sort_keys=False))
+        book.setdefault("drain", {}).update(drain or {})
+        if greeting:
+            book["drivers"][0]["parameters"]["fleetdrv_toy"]["greeting"] = greeting
+        return self.write_playbook(f"toy-{version}", book)
+
+    def write_playbook(self, name: str, book: Mapping[str, Any]) -> Path:
+        """Write any playbook."""
+        path = self.scratch / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(dict(book), sort_keys=False))
         return path
 
     def start(self, *arguments: str, kubeconfig: Path | None = None) -> subprocess.Popen[bytes]:
@@ -85,22 +106,27 @@ class VmFleet:
     def apply(self, version: str, *options: str, code: int | None = 0, inventory: Path | None = None,
               **changes: Any) -> Ended:
         """Apply a version of the practice driver."""
-        book = str(self.playbook(version, **changes))
-        return self.fleetdrv("apply", book, "-i", str(inventory or self.inventory), "--yes", *options, code=code)
+        return self.apply_book(self.playbook(version, **changes), *options, code=code, inventory=inventory)
+
+    def apply_book(self, book: Path, *options: str, code: int | None = 0, inventory: Path | None = None) -> Ended:
+        """Apply a playbook."""
+        where = str(inventory or self.inventory)
+        return self.fleetdrv("apply", str(book), "-i", where, "--yes", *options, code=code)
 
     def plan(self, version: str, *options: str, code: int | None = None) -> Ended:
         """Plan a version of the practice driver."""
         return self.fleetdrv("plan", str(self.playbook(version)), "-i", str(self.inventory), *options, code=code)
 
-    def loaded(self, node: str) -> str:
+    def loaded(self, node: str, module: str = "fleetdrv_toy") -> str:
         """Return the build id of the code that runs."""
-        return self.ssh(node, f"od -An -v -tx1 -j16 {SYSFS} | tr -d ' \\n'").strip()
+        note = f"/sys/module/{module}/notes/.note.gnu.build-id"
+        return self.ssh(node, f"od -An -v -tx1 -j16 {note} | tr -d ' \\n'").strip()
 
-    def on_disk(self, node: str) -> str:
+    def on_disk(self, node: str, module: str = "fleetdrv_toy") -> str:
         """Return the build id in the file that modprobe would load, read here, without the node's scripts."""
-        content = self.ssh(node, "base64 -w0 $(modinfo -n fleetdrv_toy)")
+        opened = f"f=$(modinfo -n {module}); case $f in *.xz) xz -dc $f;; *) cat $f;; esac | base64 -w0"
         path = self.scratch / f"{node}.ko"
-        path.write_bytes(base64.b64decode(content))
+        path.write_bytes(base64.b64decode(self.ssh(node, opened)))
         return build_id(path)
 
     def audit(self) -> list[dict[str, Any]]:

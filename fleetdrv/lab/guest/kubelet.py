@@ -3,7 +3,8 @@
 It does the parts of a kubelet that a driver rollout can see. It registers the Node and refreshes its status
 and Lease from inside, so that a power cut, a reboot and a hang look to the cluster as they do elsewhere; it
 makes the pods bound to the node Running and Ready; it ends pods that are to be deleted, after their grace
-period. It never touches a Node's spec, labels or annotations once the Node exists: those are for others.
+period, and with a pod whatever runs in its cgroup. It never touches a Node's spec, labels or annotations once
+the Node exists: those are for others.
 
 Plain HTTP, no credentials: the API's address in the guest leads to a private socket on the host.
 """
@@ -22,6 +23,7 @@ POD_SECONDS = 1
 LONGEST_PAUSE_SECONDS = 10
 LEASE_SECONDS = 40
 ANSWER_SECONDS = 30
+CGROUPS = Path("/sys/fs/cgroup")
 VERSION = "v1.20.2-fleetdrv-lab"
 PATCH = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
@@ -123,6 +125,7 @@ class Kubelet:
         try:
             if "deletionTimestamp" in metadata:
                 if self._grace_is_over(pod):
+                    end_processes(metadata["uid"])
                     condition = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
                     self._api.call("DELETE", path, condition)
             elif not is_served(pod):
@@ -141,6 +144,13 @@ class Kubelet:
 def uid_of(pod: Json) -> str:
     """Give what tells this pod from a later one of the same name."""
     return str(pod["metadata"]["uid"])
+
+
+def end_processes(uid: str) -> None:
+    """Kill what runs in the pod's cgroup, wherever a practitioner has made one (both drivers' names)."""
+    names = (f"kubepods/**/pod{uid}", f"kubepods.slice/**/*-pod{uid.replace('-', '_')}.slice")
+    for folder in (folder for name in names for folder in CGROUPS.glob(name)):
+        (folder / "cgroup.kill").write_text("1")
 
 
 def is_served(pod: Json) -> bool:
