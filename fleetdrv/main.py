@@ -137,7 +137,10 @@ _EPILOGUE = """\
 {binary} COMMAND --help tells the options of a command; --version and --print-completion-script bash|zsh|fish
 are there, too. Exit codes: 0 done, 2 changes pending, 3 refused before anything was touched, 4 some node
 failed, 5 stopped before the end, 130 interrupted, 1 a bug."""
-_ORDER = ["plan", "apply", "drift", "remediate", "status", "pause", "resume", "abort", "hold", "release", "lab"]
+_ORDER = [
+    *("plan", "apply", "drift", "remediate", "rollback"),
+    *("status", "pause", "resume", "abort", "hold", "release", "lab"),
+]
 
 program = FleetProgram(
     name="fleetdrv",

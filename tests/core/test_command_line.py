@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from fleetdrv.crew import Options, plan_command
 from fleetdrv.main import program
+from fleetdrv.tasks import namespace
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -62,3 +64,9 @@ def test_the_remedy_can_be_typed_as_it_stands() -> None:
     assert plan_command(options, "gpu.yaml", "n1") == (
         "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --no-cluster --limit n1"
     )
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    program.run(["fleetdrv", "--help"], exit=False)
+    listed = re.findall(r"^  ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(listed) == sorted(namespace.tasks)
