@@ -145,6 +145,25 @@ def test_a_pattern_means_one_version_until_an_upgrade_is_asked_for(fleet: AptFle
     assert "toy-dkms for debian 12/amd64: 1.1" in fleet.look("1.*").out
 
 
+def test_an_upgrade_is_undone_from_what_the_nodes_keep(fleet: AptFleet) -> None:
+    fleet.bring("1.0")
+    fleet.repository.add(dkms_package("1.1", Depends="dkms, toy-lib"))
+    fleet.bring("1.1")
+    assert fleet.packages() == {"hi 1.1"}
+    for path in fleet.repository.folder.rglob("*.deb"):
+        path.unlink()
+    book, compiled = str(fleet.book("1.1")), fleet.compiled()
+    ended = fleet.fleetdrv("rollback", book, "-i", str(fleet.inventory), "--yes", code=0)
+    assert fleet.packages() == {"hi 1.0"}, ended
+    assert fleet.compiled() == compiled
+    assert fleet.is_sound()
+    for node in fleet.nodes.values():
+        assert node.loaded()["fleetdrv_toy"]
+        assert node.call("cat /sys/class/misc/fleetdrv_toy/code").strip() == "1.0"
+    again = fleet.fleetdrv("rollback", book, "-i", str(fleet.inventory), "--yes", "--json", code=0)
+    assert {node["verdict"] for node in again.json["nodes"].values()} == {"converged"}
+
+
 def test_a_version_whose_init_fails_is_rolled_back(fleet: AptFleet) -> None:
     fleet.bring("1.0")
     fleet.repository.add(dkms_package("1.3"))

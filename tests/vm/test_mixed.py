@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.rollout.sim_fleet import PLAYBOOKS
 from tests.vm.vm_fleet import CODE, VmFleet
 
+pytestmark = pytest.mark.long  # machines of its own
 ACPI_CALL = PLAYBOOKS / "acpi-call.yaml"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.rollout.sim_fleet import PLAYBOOKS
 from tests.vm.vm_fleet import VmFleet
 
+pytestmark = pytest.mark.long  # machines of its own
 BOOK = PLAYBOOKS / "rdma-rxe.yaml"
 CHECK = "/usr/local/bin/fleetdrv-lab-roce"
 
