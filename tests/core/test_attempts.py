@@ -227,6 +227,5 @@ def test_a_note_by_a_run_that_stays_open_is_no_turn_of_it(verdict: Verdict) -> N
     assert noted is not None
     bar = counting.bar(noted, run="r2", now=START + timedelta(days=2))
 
-    assert bar is not None and bar.verdict is Verdict.GIVEN_UP
-
-
+    assert bar is not None
+    assert bar.verdict is Verdict.GIVEN_UP
