@@ -103,10 +103,18 @@ def _spent(bounds: Mapping[str, int], progress: Progress) -> str:
 
 
 def _too_late(room: Room | None, policy: Rollout, progress: Progress) -> str:
-    """Say why an outage would not end before the maintenance window does."""
-    expected = progress.outage_seconds or policy.expected_seconds
+    """Say why an outage would not end before the maintenance window does.
+
+    What was measured only ever adds: an empty canary is back in a minute, the next node may be drained for long.
+    """
+    expected = max(progress.outage_seconds, policy.expected_seconds)
     if room is None or room.seconds_left >= expected:
         return ""
+    if expected > room.longest_seconds:
+        return (
+            f"a longer maintenance window: none is as long as the {expected} s that an outage may take; "
+            "change the playbook, or end this run with `fleetdrv abort`: the next one measures afresh"
+        )
     if not room.closes:
         return f"the maintenance window, which opens {room.opens}"
     return (
