@@ -41,11 +41,11 @@ class Counting:
     def bar(self, last: Result | None, *, run: str, now: datetime) -> Bar | None:
         """Say why a node must not be tried now, by how its last turn ended; None: it may.
 
-        The turn that `run` itself has begun goes on.
+        The turn that `run` itself has begun goes on; what it only noted in passing (unreachable) is no turn.
         """
         if self.afresh or last is None or last.digest != self.digest:
             return None
-        if last.run == run and last.attempts <= self.policy.attempts:
+        if last.run == run and last.verdict not in _NO_TRY and last.attempts <= self.policy.attempts:
             return None
         said = f"{last.verdict}: {last.finding}" if last.finding else last.verdict
         if last.verdict in PERMANENT:

@@ -141,7 +141,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
         try:
             crew.hooks.before("before_run", run=lock.run)
         except Veto as veto:
-            return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen))
+            return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen), goes_on=True)
         fleet = Fleet(
             drivers=crew.drivers,
             policy=crew.loaded.playbook.rollout,

@@ -10,7 +10,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,8 +107,12 @@ class Crew:
         one rotten Node must not keep a thousand others from being mended. Where all are so, the run is refused.
         """
         width = min(64, max(1, len(self.drivers)))
-        with ThreadPoolExecutor(width, thread_name_prefix="survey") as workers:
+        workers = ThreadPoolExecutor(width, thread_name_prefix="survey")
+        try:
             looks = {name: workers.submit(driver.look, run) for name, driver in self.drivers.items()}
+            wait(looks.values())
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for whom nobody asked yet
         seen: dict[str, Owed | FleetdrvError] = {}
         for name, future in looks.items():
             try:
@@ -146,11 +150,13 @@ class Crew:
         nodes = {ownership.name(node): node for node in self.cluster.nodes()}
         stands = {n: _out(nodes[n], self.pool_name, per.label if per else "") for n in members & nodes.keys()}
         driven = {driver.service.node: name for name, driver in self.drivers.items()}
-        foreign = [stand.domain for node, stand in stands.items() if stand.out and node not in driven]
+        others = [stand for node, stand in stands.items() if stand.out and node not in driven]
+        ours, foreign = (Counter(s.domain for s in others if s.ours is mine) for mine in (True, False))
         sizes = Counter(stand.domain for stand in stands.values() if per)
-        domains = {name: Domain(size=size, foreign_out=foreign.count(name)) for name, size in sizes.items()}
+        domains = {d: Domain(size=n, foreign_out=foreign[d], ours_out=ours[d]) for d, n in sizes.items()}
         outs = {name: stands.get(node, Out(out=False, ours=False)) for node, name in driven.items()}
-        return Pool(size=len(stands), foreign_out=len(foreign), domains=domains), outs
+        away = {"foreign": foreign.total(), "ours": ours.total()}
+        return Pool(size=len(stands), foreign_out=away["foreign"], ours_out=away["ours"], domains=domains), outs
 
     def left_out(self) -> list[str]:
         """Name the pool's nodes that are out of service by fleetdrv's hand."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fleetdrv.drive import Ending
 from fleetdrv.errors import LinkLost, NodeError, NodeRefused, Unreachable
 from fleetdrv.slots import Stand
@@ -26,6 +28,11 @@ def of_error(node: str, error: Exception, *, early: bool, remedy: str = "") -> E
         evidence=error.evidence,
         remedy=error.remedy or remedy,
     )
+
+
+def silent(seen: Mapping[str, object]) -> list[str]:
+    """Name the nodes that were not reached, or whose link died under a look at them."""
+    return [name for name, came in seen.items() if isinstance(came, Unreachable | LinkLost)]
 
 
 def stand_of(verdict: Verdict) -> Stand:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from fleetdrv import progress
 from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.endings import FAILED_BEFORE, NOTED, of_error, stand_of
+from fleetdrv.endings import FAILED_BEFORE, NOTED, of_error, silent, stand_of
 from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
@@ -104,6 +104,8 @@ class Fleet:
         self.members = {name: Member(stand=Stand.WAITING) for name in seen}
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
+        away = [n for n in silent(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
+        self._save(progress.unreachable(self.lock.record, *away))  # of thousands, in one write
         for name, came in seen.items():
             if self._soaks.left_behind(self.lock.record, name, came):
                 why = "changed before this controller came"
@@ -201,14 +203,14 @@ class Fleet:
 
     def _start(self, workers: ThreadPoolExecutor, name: str, part: str, stand: Stand) -> None:
         self.members[name] = replace(self.members[name], stand=stand)
-        act: Callable[[Warrant], Owed | Ending] = getattr(self.drivers[name], part)
-        self._under_way[workers.submit(act, self.lock)] = (name, part)
+        self._under_way[workers.submit(getattr(self.drivers[name], part), self.lock)] = (name, part)
 
     def _take(self, future: Future[Owed | Ending], name: str, part: str) -> None:
         try:
             came = future.result()
         except (FleetdrvError, OSError) as error:
-            self._failed(name, part, error)
+            if part != "look" or not self._soaks.again(name, error):
+                self._failed(name, part, error)
             return
         if part == "look":
             self._soaked(name, came)
@@ -238,8 +240,7 @@ class Fleet:
         try:
             self.drivers[name].note(due, self.lock.run)
         except FleetdrvError as error:
-            text = f"its result could not be noted: {error}"
-            self.say(Event(node=name, phase="note", text=text, level=Level.WARNING))
+            self.say(Event(node=name, phase="note", text=f"could not be noted: {error}", level=Level.WARNING))
 
     def _ended(self, ending: Ending) -> None:
         self.endings[ending.node] = ending
@@ -283,7 +284,8 @@ class Fleet:
         try:
             self.lock.save(record)
         except (Stopped, ClusterError) as error:
-            self._stop = self._stop or f"the run record could not be saved: {error}"
+            why = f"the run record could not be saved ({error}); to go on: the same command again"
+            self._stop, self._goes_on = self._stop or why, self._goes_on or not self._stop
 
     def _end(self, admission: Admission) -> None:
         left = [n for n, m in self.members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]

@@ -132,8 +132,9 @@ class Rollout(Model):
     and says when that opens: an operator gets his answer, and cron comes again. It is gone on with then.
     """
     expected_seconds: Annotated[int, Field(ge=1, le=86400)] = 900
-    """How long an outage is taken to last, for `maintenance_window`, until this run has measured one: then the
-    longest so far. 900 is a drain of ten minutes and five minutes for the driver."""
+    """How long an outage is taken to last, for `maintenance_window`; where one of this run took longer, as long as
+    that. 900 is a drain of ten minutes and five minutes for the driver: with a longer `drain.timeout_seconds` or
+    `wait_for`, say more."""
 
     @model_validator(mode="after")
     def _an_outage_fits_a_window(self) -> Rollout:

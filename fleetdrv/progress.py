@@ -26,6 +26,7 @@ def progress(record: RunRecord, policy: Rollout) -> Progress:
     """Return what the rollout's decisions depend on."""
     return Progress(
         canary_passed=len(record.canary_passed) >= policy.canary,
+        passed=record.canary_passed,
         failures=len(record.failed),
         unreachable=len(record.unreachable),
         outage_seconds=record.outage_seconds,
@@ -37,9 +38,9 @@ def failed(record: RunRecord, node: str) -> RunRecord:
     return _soaked(replace(record, failed=tuple(dict.fromkeys((*record.failed, node)))), node)
 
 
-def unreachable(record: RunRecord, node: str) -> RunRecord:
-    """Note a node that was not reached, once."""
-    return replace(record, unreachable=tuple(dict.fromkeys((*record.unreachable, node))))
+def unreachable(record: RunRecord, *nodes: str) -> RunRecord:
+    """Note nodes that were not reached, each once."""
+    return replace(record, unreachable=tuple(dict.fromkeys((*record.unreachable, *nodes))))
 
 
 def measured(record: RunRecord, policy: Rollout, seconds: float | None) -> RunRecord:

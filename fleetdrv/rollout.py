@@ -21,6 +21,8 @@ class Progress:
     """What the run record remembers for a controller that comes after."""
 
     canary_passed: bool = False
+    passed: tuple[str, ...] = ()
+    """Canaries that came through, also before this controller came: to it they are merely as wanted."""
     failures: int = 0
     unreachable: int = 0
     outage_seconds: int = 0
@@ -103,10 +105,18 @@ def _spent(bounds: Mapping[str, int], progress: Progress) -> str:
 
 
 def _too_late(room: Room | None, policy: Rollout, progress: Progress) -> str:
-    """Say why an outage would not end before the maintenance window does."""
-    expected = progress.outage_seconds or policy.expected_seconds
+    """Say why an outage would not end before the maintenance window does.
+
+    What was measured only ever adds: an empty canary is back in a minute, the next node may be drained for long.
+    """
+    expected = max(progress.outage_seconds, policy.expected_seconds)
     if room is None or room.seconds_left >= expected:
         return ""
+    if expected > room.longest_seconds:
+        return (
+            f"a longer maintenance window: none is as long as the {expected} s that an outage may take; "
+            "change the playbook, or end this run with `fleetdrv abort`: the next one measures afresh"
+        )
     if not room.closes:
         return f"the maintenance window, which opens {room.opens}"
     return (
@@ -130,8 +140,8 @@ def _eligible(
     ordered = [name for name, _ in sorted(open_, key=rank)]
     if progress.canary_passed or canary == 0:
         return ordered, ""
-    begun = [m for m in members.values() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)]
-    chosen = ordered[: max(0, canary - len(begun))]
+    begun = {n for n, m in members.items() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)}
+    chosen = ordered[: max(0, canary - len(begun.union(progress.passed)))]
     left_over = [n for n in ordered if members[n].ours and n not in chosen]
     held_back = len(ordered) > len(chosen) + len(left_over)
     return chosen + left_over, "the canaries to pass" if held_back and not chosen else ""

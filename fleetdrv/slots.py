@@ -58,6 +58,8 @@ class Domain:
 
     size: int = 0
     foreign_out: int = 0
+    ours_out: int = 0
+    """As the pool's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,9 @@ class Pool:
 
     size: int
     foreign_out: int = 0
-    """Nodes out of service that this rollout does not drive."""
+    """Nodes out of service by others' doing that this rollout does not drive."""
+    ours_out: int = 0
+    """Nodes out by an earlier hand of ours that this rollout does not drive (`--limit`): they always count."""
     domains: Mapping[str, Domain] = field(default_factory=dict)
     """By the value of the label of `max_unavailable_per`; none where the policy asks for none."""
 
@@ -126,7 +130,7 @@ class Slots:
         self._counted = counted = policy.foreign_outages == "count"
         self.going = 0
         """Nodes in outage now."""
-        self._out = pool.foreign_out if counted else 0
+        self._out = pool.ours_out + (pool.foreign_out if counted else 0)
         self._out_of: dict[str, int] = {}
         for member in members.values():
             going = member.stand is Stand.IN_OUTAGE
@@ -150,7 +154,8 @@ class Slots:
         """Say why the node's domain has no place."""
         if self._per is None:
             return ""
-        foreign = self._pool.domains.get(domain, Domain()).foreign_out if self._counted else 0
-        out, bound = self._out_of.get(domain, 0) + foreign, _in_domain(self._per, self._pool, domain)
+        numbers = self._pool.domains.get(domain, Domain())
+        others = numbers.ours_out + (numbers.foreign_out if self._counted else 0)
+        out, bound = self._out_of.get(domain, 0) + others, _in_domain(self._per, self._pool, domain)
         where = _domain(self._per, domain)
         return f"a slot in {where}: {out} of {bound} out of service" if out >= bound else ""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fleetdrv import progress
-from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.errors import FleetdrvError
+from fleetdrv.drive import AWAY_SECONDS, Ending, NodeDriver
+from fleetdrv.errors import ClusterAway, FleetdrvError
 from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
 from fleetdrv.turn import Owed, Verdict
@@ -57,6 +57,15 @@ class Soaks:
         for name in ended:
             del self._until[name]
         return ended
+
+    def again(self, name: str, error: Exception) -> bool:
+        """Whether to look once more in a moment: an API that is away says nothing of a canary.
+
+        How long that is tried is bounded by the Lease, which cannot be renewed meanwhile.
+        """
+        if isinstance(error, ClusterAway):
+            self._until[name] = self.now() + AWAY_SECONDS
+        return isinstance(error, ClusterAway)
 
     def fault(self, record: RunRecord, name: str, came: Owed | Ending) -> str:
         """Say what a look after the soak found: in service, converged, no new fault of the kernel, or else why."""

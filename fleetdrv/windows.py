@@ -7,7 +7,7 @@ UTC: two aware datetimes of one zone are subtracted as if no clock were ever cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from fleetdrv.policy import DAYS, MaintenanceWindow, zone
@@ -26,6 +26,8 @@ class Room:
     closes: str = ""
     opens: str = ""
     """When the next one opens after that; for people, in its own zone."""
+    longest_seconds: float = field(default=0.0, compare=False)
+    """Of the longest one in sight; no outage that takes longer can ever start."""
 
     def __str__(self) -> str:
         """Say it for people."""
@@ -43,11 +45,13 @@ def room(windows: Sequence[MaintenanceWindow], now: datetime) -> Room | None:
     spans = list(_merged(sorted(each, key=lambda span: span.start)))
     later = next((span for span in spans if span.start > now), None)
     opens = _told(later.start, later.opens_in) if later else "later than can be told"
+    longest = max(((span.end - span.start).total_seconds() for span in spans), default=0.0)
     current = next((span for span in spans if span.start <= now < span.end), None)
     if current is None:
-        return Room(seconds_left=0.0, opens=opens)
+        return Room(seconds_left=0.0, opens=opens, longest_seconds=longest)
     closes = _told(current.end, current.closes_in)
-    return Room(seconds_left=(current.end - now).total_seconds(), closes=closes, opens=opens)
+    left = (current.end - now).total_seconds()
+    return Room(seconds_left=left, closes=closes, opens=opens, longest_seconds=longest)
 
 
 @dataclass(frozen=True, slots=True)

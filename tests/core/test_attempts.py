@@ -216,3 +216,16 @@ def test_success_a_human_and_another_wanted_state_begin_the_count_anew() -> None
     assert (changed.attempts, changed.not_before) == (0, "")
     assert human.end(last, a_result(run="r2")).attempts == 1, "the human's own try"
     assert cron.end(last, a_result(run="r2", digest="d2")).attempts == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNREACHABLE, Verdict.GIVEN_UP, Verdict.DEFERRED, Verdict.BLOCKED])
+def test_a_note_by_a_run_that_stays_open_is_no_turn_of_it(verdict: Verdict) -> None:
+    counting = Counting(digest="d1", policy=Remediate(attempts=2), afresh=False)
+    worn_out = a_result(run="r1", attempts=2)
+    noted = counting.note(worn_out, a_result(verdict, run="r2"))  # the run waits for its window, and cron goes on
+
+    assert noted is not None
+    bar = counting.bar(noted, run="r2", now=START + timedelta(days=2))
+
+    assert bar is not None
+    assert bar.verdict is Verdict.GIVEN_UP

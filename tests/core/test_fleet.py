@@ -426,3 +426,63 @@ def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_an
     assert result.waiting == ("n1",)
     assert world.nodes["n1"].prepared == 0
     assert world.nodes["n0"].performed == 1, "it is brought to its end"
+
+
+def test_an_api_that_is_away_when_a_record_is_due_leaves_the_run_open_for_the_next_command() -> None:
+    """A run that is closed then forgets its canaries, its soaks and its budgets."""
+    world = a_world(False, False)
+    save = world.lock.save
+
+    def away(record: RunRecord) -> None:
+        if record.soaking:
+            raise ClusterAway("PUT lease: no answer")
+        save(record)
+
+    world.lock.save = away  # type: ignore[method-assign]
+    result = world.roll(canary=1, soak_seconds=60)
+    assert result.stopped.startswith("the run record could not be saved")
+    assert "the same command again" in result.stopped
+    assert result.goes_on
+
+
+def test_an_api_that_is_away_at_the_end_of_a_soak_is_asked_again_and_costs_no_canary() -> None:
+    world, asked = a_world(False, False), list[float]()
+
+    class Away(Node):
+        def look(self, run: str) -> Owed:
+            asked.append(world.seconds)
+            if len(asked) < 3:
+                raise ClusterAway("GET /api/v1/nodes/n0: no answer")
+            return Node.look(self, run)
+
+    world.nodes["n0"] = Away("n0", world)
+    result = world.roll(canary=1, soak_seconds=60)
+    assert {ending.verdict for ending in result.endings} == {Verdict.CHANGED}
+    assert world.lock.record.canary_passed == ("n0",)
+    assert asked[2] - asked[0] >= 2
+
+
+def test_many_nodes_that_are_away_are_noted_in_one_write() -> None:
+    """Behind a dead bastion are thousands; the Lease was written once for each."""
+    world = a_world(*[False] * 50)
+    saved, save = [], world.lock.save
+
+    def counted(record: RunRecord) -> None:
+        saved.append(record)
+        save(record)
+
+    world.lock.save = counted  # type: ignore[method-assign]
+    away = {name: Unreachable(name, "connect", "timed out") for name in world.nodes}
+    result = world.roll(seen=away)
+    assert {ending.verdict for ending in result.endings} == {Verdict.UNREACHABLE}
+    assert len(world.lock.record.unreachable) == 50
+    assert len(saved) == 1
+
+
+def test_a_successor_counts_the_canaries_that_passed_before_he_came() -> None:
+    world = a_world(*[False] * 5)
+    world.lock.record = replace(world.lock.record, canary_passed=("n0",))
+    seen, soak = {"n0": CONVERGED}, {"canary": 2, "soak_seconds": 60}
+    result = world.roll(seen=seen, max_unavailable=5, stop_after_canary=True, **soak)
+    assert [name for name, node in world.nodes.items() if node.performed] == ["n1"]
+    assert result.stopped.startswith("the canaries came through")

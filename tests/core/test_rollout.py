@@ -357,7 +357,7 @@ def test_canaries_are_chosen_where_a_slot_is_free() -> None:
 
 def within(*members: Member, left: float, progress: Progress = PASSED, **policy: Any) -> Admission:
     """Admit members while a window shuts in `left` seconds."""
-    room = Room(seconds_left=left, closes="04:00" if left else "", opens="Sat 22:00")
+    room = Room(seconds_left=left, closes="04:00" if left else "", opens="Sat 22:00", longest_seconds=21600)
     named = {f"n{number}": member for number, member in enumerate(members)}
     return admit(named, TEN, a_policy(**{"expected_seconds": 600, **policy}), progress, room=room)
 
@@ -373,10 +373,21 @@ def test_an_outage_starts_only_if_it_is_expected_to_end_in_the_window() -> None:
     assert within(STAGED, left=599.9, expected_seconds=500).outage == ("n0",)
 
 
-def test_what_this_run_measured_goes_before_what_was_expected() -> None:
-    for seconds, left, starts in ((60, 60, True), (60, 59, False), (700, 600, False), (700, 700, True)):
+def test_what_this_run_measured_makes_an_outage_longer_but_never_shorter_than_was_expected() -> None:
+    """A canary that was empty took 60 s; the next node may be drained for as long as the policy says."""
+    for seconds, left, starts in ((60, 600, True), (60, 599, False), (700, 600, False), (700, 700, True)):
         measured = replace(PASSED, outage_seconds=seconds)
         assert bool(within(STAGED, left=left, progress=measured).outage) is starts
+
+
+def test_an_outage_that_no_window_holds_is_told_with_a_way_on() -> None:
+    for left in (0, 21600):
+        late = within(STAGED, left=left, progress=replace(PASSED, outage_seconds=21601))
+        assert (late.outage, late.later) == ((), True)
+        assert late.waiting_for == (
+            "a longer maintenance window: none is as long as the 21601 s that an outage may take; "
+            "change the playbook, or end this run with `fleetdrv abort`: the next one measures afresh"
+        )
 
 
 def test_a_shut_window_lets_staging_and_left_overs_go_on() -> None:

@@ -164,6 +164,14 @@ def test_how_long_a_window_is(start: str, end: str, seconds: int) -> None:
     assert a_window(start, end).seconds == seconds
 
 
+def test_the_longest_window_is_told_as_it_joins_with_others() -> None:
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    ten = (a_window("22:00", "22:10"), a_window("23:00", "23:10"))
+    joined = (a_window("22:00", "24:00"), a_window("00:00", "02:00"))
+    lengths = [found.longest_seconds for each in (ten, joined) if (found := room(each, now))]
+    assert lengths == [600, 4 * 3600]
+
+
 def test_windows_that_may_join_are_not_refused_for_being_short_alone() -> None:
     halves = (a_window("22:00", "24:00"), a_window("00:00", "02:00"))
     assert a_policy(maintenance_window=halves, expected_seconds=4 * 3600)
