@@ -139,14 +139,15 @@ def _listen(process: subprocess.Popen[bytes], until: float, hear: Callable[[str]
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
-            ready = selector.select(0.1)
+            ended = process.poll() is not None
+            ready = selector.select(0.0 if ended else 0.1)
             data = os.read(pipe, _READ_BYTES) if ready else b""
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
             for line in lines:
                 hear(line[:_LONGEST_LINE].decode("utf-8", "replace"))
-            if (ready and not data) or (not ready and process.poll() is not None):
+            if ended or (ready and not data):  # one read takes all that a pipe holds
                 break
             if time.monotonic() >= until:
                 raise subprocess.TimeoutExpired(process.args, 0)

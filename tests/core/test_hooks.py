@@ -150,3 +150,15 @@ def test_any_reason_is_one_line_of_the_environment(text: str) -> None:
     assert len(value.splitlines()) <= 1
     assert "\0" not in value
     os.fsencode(value)
+
+
+CHATTY = "(while :; do echo still here; done) & echo $! > child; exit 0"
+
+
+def test_a_hook_that_ended_well_is_not_held_by_a_child_that_talks_on(tmp_path: Path) -> None:
+    began = time.monotonic()
+    try:
+        assert told(sh(CHATTY, seconds=5), tmp_path)[0] == ""
+        assert time.monotonic() - began < 4
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), 9)
