@@ -31,17 +31,20 @@ class News:
     stopped: str = ""
 
 
-def is_old(ending: Ending, last: Last | None, digest: str) -> bool:
+def is_old(ending: Ending, last: Last | None, digest: str, *, unseen: bool = False) -> bool:
     """Whether this was told before, or is nothing to tell: by the node's last result before this run.
 
-    A failure is always new: `remediate` waits before it tries again, and then it is another failure.
+    A failure is always new: `remediate` waits before it tries again, and then it is another failure. Not so where
+    the node was `unseen`: a look that fails is no try, and is made again each time.
     """
     if ending.verdict in _OLD:
         return True
     if last is None or last.digest != digest:
         return False
-    if ending.verdict in _PASSING and last.verdict in PERMANENT:
+    if (unseen or ending.verdict in _PASSING) and last.verdict in PERMANENT:
         return True  # its record is worth more than that it is away, too
+    if unseen and ending.verdict is not Verdict.UNREACHABLE:
+        return (last.verdict, last.finding) == (Verdict.UNREACHABLE, ending.why[:500])
     if ending.verdict is Verdict.UNREACHABLE:
         return last.verdict == Verdict.UNREACHABLE
     return ending.verdict in _PASSING | PERMANENT and (last.verdict, last.finding) == (
@@ -55,10 +58,12 @@ def gather(crew: Crew, result: Result, run: str, record: RunRecord | None) -> Ne
     digest, fresh = crew.loaded.playbook.digest, []
     for ending in result.endings:
         driver = crew.drivers[ending.node]
-        last = _last(driver)
-        if not is_old(ending, last, digest):
+        last, unseen = _last(driver), driver.view is None
+        if not is_old(ending, last, digest, unseen=unseen):
             fresh.append(ending)
-            if ending.verdict in _PASSING | PERMANENT:
+            if unseen:
+                _note(driver, Verdict.UNREACHABLE, ending.why, run)
+            elif ending.verdict in _PASSING | PERMANENT:
                 _note(driver, ending.verdict, ending.why, run)
         elif ending.verdict is Verdict.CONVERGED and last and last.verdict in _PASSING and last.digest == digest:
             _note(driver, Verdict.CONVERGED, "as wanted again", run)

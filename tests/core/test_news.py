@@ -39,6 +39,19 @@ def test_a_node_that_stays_away_is_told_of_once_whatever_the_network_says() -> N
     assert is_old(an_ending(Verdict.UNREACHABLE), a_result(Verdict.INCOMPATIBLE), "d1")
 
 
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED])
+def test_a_node_that_cannot_be_looked_at_is_told_of_once_for_each_reason(verdict: Verdict) -> None:
+    """No try was made that backs off, so it would be in each of cron's mails."""
+    ending = an_ending(verdict, "probe: sudo asks for a password")
+    told = a_result(Verdict.UNREACHABLE, finding="probe: sudo asks for a password")
+    assert is_old(ending, told, "d1", unseen=True)
+    assert is_old(ending, a_result(Verdict.INCOMPATIBLE), "d1", unseen=True)
+    for last in (None, a_result(Verdict.CONVERGED), a_result(Verdict.UNREACHABLE, finding="connect: refused")):
+        assert not is_old(ending, last, "d1", unseen=True)
+    assert not is_old(ending, told, "d2", unseen=True)
+    assert not is_old(an_ending(Verdict.FAILED, told.finding), told, "d1"), "a try that failed"
+
+
 @pytest.mark.parametrize(
     "verdict", [Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED, Verdict.DEFERRED, Verdict.GIVEN_UP]
 )
