@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fleetdrv import parse
-from fleetdrv.errors import LinkLost, Permanent, Refused
+from fleetdrv.errors import LinkLost, NodeRefused, Permanent, Refused
 from fleetdrv.follow import Line
 from fleetdrv.jobs import whole
 from fleetdrv.model import Good, NodeFacts
@@ -51,7 +51,7 @@ def look(
 ) -> View:
     """Probe the machine and plan; `back`: for what undoes the playbook.
 
-    Raises NotTheNode, Permanent for a probe that cannot be read.
+    Raises NotTheNode, NodeRefused where the boot is another one, Permanent for a probe that cannot be read.
     """
     facts = _probe(line, questions(playbook))
     _prove_identity(line.node, facts, standing)
@@ -150,14 +150,19 @@ def ask(
 
 
 def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:
-    """A swapped address or a cloned image must not make one node's outage another node's install."""
+    """A swapped address or a cloned image must not make one node's outage another node's install.
+
+    Another machine says nothing good of the other addresses either, so all is refused. The right machine in
+    another boot than its Node says is mostly one whose kubelet is not up yet, or dead: this node alone is refused.
+    """
     for what, over_ssh, of_node in (
         ("machine id", facts.machine_id, standing.machine_id),
         ("boot id", facts.boot_id, standing.boot_id),
     ):
         # Both are empty only outside Kubernetes; a Node that does not say them was refused before.
         if of_node and over_ssh != of_node:
-            raise NotTheNode(
+            refusal = NotTheNode if what == "machine id" else NodeRefused
+            raise refusal(
                 f"{node}: the host reached over SSH is not this Node: its {what} is {over_ssh}, "
                 f"the Node's is {of_node}. Check address and node_name in the inventory; "
                 f"after a reboot wait until the kubelet has reported again."

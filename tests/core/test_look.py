@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fleetdrv.errors import LinkLost
+from fleetdrv.errors import LinkLost, NodeRefused, Refused
 from fleetdrv.follow import Line
-from fleetdrv.look import MAX_LINKS, ask
+from fleetdrv.look import MAX_LINKS, _prove_identity, ask
+from fleetdrv.standing import Standing
+from fleetdrv.turn import Grip
+from tests.core.factories import some_facts
 
 
 @dataclass
@@ -47,3 +50,20 @@ def test_a_link_that_dies_every_time_is_told_and_not_tried_for_ever() -> None:
     with pytest.raises(LinkLost, match="hung up"):
         _ask(line)
     assert len(line.asked) == MAX_LINKS
+
+
+def _proven(machine_id: str, boot_id: str) -> None:
+    facts = some_facts()
+    said = {"machine_id": machine_id or facts.machine_id, "boot_id": boot_id or facts.boot_id}
+    _prove_identity("n1", facts, Standing(grip=Grip.FREE, **said))
+
+
+def test_another_machine_stops_all_but_a_boot_that_the_kubelet_did_not_report_only_its_node() -> None:
+    """In a large fleet some node is always just booting, or has a dead kubelet; a swapped address is worse."""
+    _proven("", "")
+    for boot_id in ("", "another"):
+        with pytest.raises(Refused) as swapped:
+            _proven("another", boot_id)
+        assert not isinstance(swapped.value, NodeRefused)
+    with pytest.raises(NodeRefused, match="kubelet has reported"):
+        _proven("", "another")
