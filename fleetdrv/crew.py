@@ -10,7 +10,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,8 +107,12 @@ class Crew:
         one rotten Node must not keep a thousand others from being mended. Where all are so, the run is refused.
         """
         width = min(64, max(1, len(self.drivers)))
-        with ThreadPoolExecutor(width, thread_name_prefix="survey") as workers:
+        workers = ThreadPoolExecutor(width, thread_name_prefix="survey")
+        try:
             looks = {name: workers.submit(driver.look, run) for name, driver in self.drivers.items()}
+            wait(looks.values())
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for whom nobody asked yet
         seen: dict[str, Owed | FleetdrvError] = {}
         for name, future in looks.items():
             try:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from fleetdrv import names
 from fleetdrv.crew import Crew
@@ -88,3 +93,21 @@ def test_what_we_left_out_beside_the_selection_is_no_outage_of_others() -> None:
     policy = a_policy(foreign_outages="ignore")
     admission = admit({"n2": Member(stand=Stand.STAGED)}, pool, policy, Progress(canary_passed=True))
     assert (admission.outage, admission.waiting_for) == ((), "a slot: 1 of 1 out of service")
+
+
+def test_a_ctrl_c_during_the_survey_does_not_wait_for_all_that_were_not_asked_yet() -> None:
+    """Thousands of dead addresses take minutes; whoever pressed Ctrl-C wants his terminal back."""
+    asked: list[str] = []
+
+    def look(run: str) -> Owed:
+        asked.append(run)
+        if len(asked) == 100:  # all are waiting in the queue by now
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return Owed(debt=Debt.NOTHING)
+
+    drivers = {f"n{number}": SimpleNamespace(look=look, view=None) for number in range(64 * 20)}
+    with pytest.raises(KeyboardInterrupt):
+        Crew.survey(SimpleNamespace(drivers=drivers), "r1")  # type: ignore[arg-type]
+    time.sleep(1.5)
+    assert len(asked) < 64 * 5
