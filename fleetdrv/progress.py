@@ -26,6 +26,7 @@ def progress(record: RunRecord, policy: Rollout) -> Progress:
     """Return what the rollout's decisions depend on."""
     return Progress(
         canary_passed=len(record.canary_passed) >= policy.canary,
+        passed=record.canary_passed,
         failures=len(record.failed),
         unreachable=len(record.unreachable),
         outage_seconds=record.outage_seconds,

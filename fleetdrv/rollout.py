@@ -21,6 +21,8 @@ class Progress:
     """What the run record remembers for a controller that comes after."""
 
     canary_passed: bool = False
+    passed: tuple[str, ...] = ()
+    """Canaries that came through, also before this controller came: to it they are merely as wanted."""
     failures: int = 0
     unreachable: int = 0
     outage_seconds: int = 0
@@ -138,8 +140,8 @@ def _eligible(
     ordered = [name for name, _ in sorted(open_, key=rank)]
     if progress.canary_passed or canary == 0:
         return ordered, ""
-    begun = [m for m in members.values() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)]
-    chosen = ordered[: max(0, canary - len(begun))]
+    begun = {n for n, m in members.items() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)}
+    chosen = ordered[: max(0, canary - len(begun.union(progress.passed)))]
     left_over = [n for n in ordered if members[n].ours and n not in chosen]
     held_back = len(ordered) > len(chosen) + len(left_over)
     return chosen + left_over, "the canaries to pass" if held_back and not chosen else ""

@@ -477,3 +477,12 @@ def test_many_nodes_that_are_away_are_noted_in_one_write() -> None:
     assert {ending.verdict for ending in result.endings} == {Verdict.UNREACHABLE}
     assert len(world.lock.record.unreachable) == 50
     assert len(saved) == 1
+
+
+def test_a_successor_counts_the_canaries_that_passed_before_he_came() -> None:
+    world = a_world(*[False] * 5)
+    world.lock.record = replace(world.lock.record, canary_passed=("n0",))
+    seen, soak = {"n0": CONVERGED}, {"canary": 2, "soak_seconds": 60}
+    result = world.roll(seen=seen, max_unavailable=5, stop_after_canary=True, **soak)
+    assert [name for name, node in world.nodes.items() if node.performed] == ["n1"]
+    assert result.stopped.startswith("the canaries came through")

@@ -32,7 +32,7 @@ def faults(*stamped: tuple[float, str], **more: Any) -> NodeFacts:
 def test_decisions_depend_on_what_is_recorded() -> None:
     record = replace(RECORD, canary_passed=("n0",), failed=("n1", "n2"), unreachable=("n3",), outage_seconds=7)
     assert progress.progress(record, a_policy(canary=1)) == Progress(
-        canary_passed=True, failures=2, unreachable=1, outage_seconds=7
+        canary_passed=True, passed=("n0",), failures=2, unreachable=1, outage_seconds=7
     )
     assert not progress.progress(record, a_policy(canary=2)).canary_passed
     assert progress.progress(RECORD, a_policy(canary=0)).canary_passed

@@ -123,7 +123,7 @@ class World:
             if name in self.record.soaking or (unseen and canary):
                 self.serves(name, node)
             elif came_through:
-                node.stand = Stand.DONE if name in self.record.canary_passed else Stand.SETTLED
+                node.stand = Stand.SETTLED
             elif node.failed:
                 self.record = progress.failed(self.record, name)
                 node.stand = Stand.WAITING if node.cordoned_by_us else Stand.FAILED
@@ -291,7 +291,7 @@ class World:
         through = len(self.passed) >= self.policy.canary
         assert not (self.stop_after_canary and through and strangers)
         if not through:
-            begun = self.standing(Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)
+            begun = {*self.standing(Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE), *self.record.canary_passed}
             assert len(begun) + len(strangers) <= max(self.policy.canary, len(begun))
 
     def check_window(self, starts: list[str]) -> None:
