@@ -89,8 +89,9 @@ def _packages(driver: Driver, apt: AptSource, facts: NodeFacts) -> Iterator[Diff
 def repository_text(driver: Driver) -> str:
     """Return what stands in the node's own .sources file of the driver; empty where it has no repository."""
     repository = driver.apt.repository if driver.apt else None
-    key = f"Signed-By: /etc/apt/keyrings/fleetdrv-{driver.name}.gpg\n"
-    return repository.text() + key if repository else ""
+    if repository is None:
+        return ""
+    return f"{repository.text()}Signed-By: /etc/apt/keyrings/fleetdrv-{repository.fingerprint}.gpg\n"
 
 
 def _built_for(driver: Driver, facts: NodeFacts, kernel: str) -> Iterator[Difference]:

@@ -4,7 +4,8 @@
 #   /var/lib/fleetdrv/apt/
 #     lists/ cache/             lists that stage asks for; the system's own stay as they are
 #     sources.list.d/           links to the system's own, and fleetdrv-DRIVER.sources
-#     keyrings/                 fleetdrv-DRIVER.asc or .gpg: their keys
+#     keyrings/                 fleetdrv-FINGERPRINT.gpg: their keys. By the key's name, not the driver's: apt reads
+#                               no sources at all where two name one repository with different paths of keys
 #     held                      packages whose hold is ours, one a line
 #     installing                driver and key of an installation that has begun, its tarballs, its new packages
 #     refreshed.DRIVER          digest of the repository, or -: lists were asked for when this was written
@@ -27,16 +28,26 @@ need_apt() {
     done
 }
 
-# Make the private sources: the system's, but for a driver's own, of which ours is the newer.
+# Make the private sources: the system's, but for a driver's own, of which ours is the newer. What we settled in
+# the system for other drivers names the key there, and is copied to name it here.
 gather_sources() {
     (umask 077 && mkdir -p "$own_apt")
     chmod 0755 "$own_apt"
     mkdir -p "$own_apt/lists/partial" "$own_apt/cache/archives/partial" "$own_apt/keyrings" \
         "$own_apt/sources.list.d" || die 73 "$own_apt: cannot be written"
-    find "$own_apt/sources.list.d" -type l -delete
+    find "$own_apt/sources.list.d" \( -type l -o -name 'settled-*' \) -delete
     for path in /etc/apt/sources.list.d/*; do
-        [ -e "$path" ] && [ ! -e "$own_apt/sources.list.d/${path##*/}" ] || continue
-        ln -s "$path" "$own_apt/sources.list.d/"
+        name=${path##*/}
+        [ -e "$path" ] && [ ! -e "$own_apt/sources.list.d/$name" ] || continue
+        case $name in
+        fleetdrv-*.sources)
+            sed "s|^Signed-By: /etc/apt/keyrings/|Signed-By: $own_apt/keyrings/|" "$path" \
+                >"$own_apt/sources.list.d/settled-$name"
+            key=$(sed -n 's|^Signed-By: /etc/apt/keyrings/||p' "$path")
+            [ ! -f "/etc/apt/keyrings/$key" ] || cp "/etc/apt/keyrings/$key" "$own_apt/keyrings/"
+            ;;
+        *) ln -s "$path" "$own_apt/sources.list.d/" ;;
+        esac
     done
 }
 

@@ -74,7 +74,7 @@ place_repository() {
     without_armour "$2" >"$new" || die 65 "$2: cannot be read"
     actual=$(fingerprint_of "$new") || die 65 "$2: is not one public key"
     [ "$actual" = "$3" ] || die 65 "$2: its fingerprint is $actual, not $3"
-    key=$own_apt/keyrings/fleetdrv-$driver.gpg
+    key=$own_apt/keyrings/fleetdrv-$3.gpg
     mv "$new" "$key"
     ! grep -qi '^signed-by' "$1" || die 64 "$1: says Signed-By itself"
     { grep . "$1" && echo "Signed-By: $key"; } >"$own_apt/sources.list.d/fleetdrv-$driver.sources"
@@ -94,7 +94,7 @@ main() {
         [ -r "$2" ] && [ -r "$3" ] || die 64 "$2, $3: cannot be read"
         place_repository "$2" "$3" "$wanted"
     else
-        rm -f "$own_apt/sources.list.d/fleetdrv-$driver.sources" "$own_apt/keyrings/fleetdrv-$driver.gpg"
+        rm -f "$own_apt/sources.list.d/fleetdrv-$driver.sources"
     fi
     gather_sources
     code=0

@@ -25,17 +25,28 @@ settle_holds() {
 settle_repository() {
     source=$own_apt/sources.list.d/fleetdrv-$driver.sources
     target=/etc/apt/sources.list.d/fleetdrv-$driver.sources
-    key_file=/etc/apt/keyrings/fleetdrv-$driver.gpg
+    former=$(sed -n 's|^Signed-By: ||p' "$target" 2>/dev/null || :)
+    key=''
     if [ -e "$source" ]; then
-        mkdir -p "${key_file%/*}"
-        wanted=$(sed "s|^Signed-By: .*|Signed-By: $key_file|" "$source")
-        cmp -s "$own_apt/keyrings/fleetdrv-$driver.gpg" "$key_file" ||
-            { cp "$own_apt/keyrings/fleetdrv-$driver.gpg" "$key_file.new" && mv "$key_file.new" "$key_file"; }
+        key=$(sed -n "s|^Signed-By: $own_apt/keyrings/||p" "$source")
+        mkdir -p /etc/apt/keyrings
+        cmp -s "$own_apt/keyrings/$key" "/etc/apt/keyrings/$key" || {
+            cp "$own_apt/keyrings/$key" "/etc/apt/keyrings/$key.new"
+            mv "/etc/apt/keyrings/$key.new" "/etc/apt/keyrings/$key"
+        }
+        wanted=$(sed "s|^Signed-By: $own_apt/|Signed-By: /etc/apt/|" "$source")
         [ "$(cat "$target" 2>/dev/null)" = "$wanted" ] ||
             { printf '%s\n' "$wanted" >"$target.new" && mv "$target.new" "$target"; }
     else
-        rm -f "$target" "$key_file"
+        rm -f "$target"
     fi
+    # Another driver may have the same key.
+    case $former in
+    "/etc/apt/keyrings/$key") ;;
+    /etc/apt/keyrings/fleetdrv-*)
+        grep -qsx "Signed-By: $former" /etc/apt/sources.list.d/fleetdrv-*.sources || rm -f "$former"
+        ;;
+    esac
 }
 
 tell_kept() {

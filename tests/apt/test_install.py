@@ -28,7 +28,7 @@ def test_from_files_without_a_compile_or_the_network(node: AptNode) -> None:
     assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
     assert installed(node) == "hi 1.1"
     assert node.call("ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
-    assert "Signed-By: /etc/apt/keyrings/fleetdrv-toy.gpg" in node.call(
+    assert f"Signed-By: /etc/apt/keyrings/fleetdrv-{node.repository.key.fingerprint}.gpg" in node.call(
         "cat /etc/apt/sources.list.d/fleetdrv-toy*"
     )
     before = node.state()

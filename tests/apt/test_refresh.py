@@ -59,3 +59,27 @@ def test_a_mirror_in_the_middle_of_its_sync(node: AptNode) -> None:
     refused = node.refresh()
     assert refused.code == 80
     assert "Hash Sum mismatch" in refused.reason
+
+
+def test_two_drivers_may_have_the_same_repository(node: AptNode) -> None:
+    """apt reads no sources at all where two name one repository with different keys, by the path of the key."""
+    node.bring_to("toy-tools=1.0")
+    own = ("payload/toy.sources", "payload/toy.asc", node.repository.key.fingerprint)
+    for _ in range(2):
+        refreshed = node.run("apt_refresh.sh", "other", *own)
+        assert refreshed.code == 0, refreshed.err
+        seen = node.probe("driver", "other", "package", "toy-lib")
+        assert ["package", "toy-lib", "", "not-installed", "no"] in seen
+    words = ("other", "second", "keep", "toy_tools", *node.pins("toy-tools=1.0", "toy-lib=1.0"), "--", node.kernel)
+    staged = node.run("apt_stage.sh", *words)
+    assert staged.code == 0, staged.err
+    pins = ("toy-tools=1.0", "toy-lib=1.0")
+    installed = node.run("apt_install.sh", "other", "second", "yes", "keep", *pins, "--", node.kernel)
+    assert installed.code == 0, installed.err
+    node.call("apt-get -qq update && apt-cache policy toy-lib | grep -q 'Installed: 1.0'")
+    assert node.refresh().code == 0
+    assert node.run("apt_refresh.sh", "other").code == 0
+    node.call("rm -r /var/lib/fleetdrv/stage/second")
+    assert node.run("apt_install.sh", "other", "gone", "yes", "keep", *pins, "--", node.kernel).code == 0
+    node.call("apt-get -qq update")
+    assert node.call("ls /etc/apt/sources.list.d | grep fleetdrv") == "fleetdrv-toy.sources\n"

@@ -123,6 +123,8 @@ class Machine:
     lists_seconds: int | None = None
     refreshed: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Driver to age of its lists, and the text of its repository."""
+    key: str = ""
+    """Fingerprint of the repository's key."""
     pins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Staged packages by key."""
     held_by_us: set[str] = field(default_factory=set)
@@ -439,6 +441,7 @@ class Machine:
     def _apt_refresh(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
         driver, *own = argv
         text = str(payload[own[0]]) if own else ""
+        self.key = own[2] if own else ""
         self.lists, self.refreshed[driver] = self.mirror, (0, text)
 
     def _apt_stage(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
@@ -492,7 +495,7 @@ class Machine:
                 self.debs[name] = replace(self.debs[name], held=True)
         path, text = f"/etc/apt/sources.list.d/fleetdrv-{driver}.sources", self.refreshed.get(driver, (0, ""))[1]
         if text:
-            self.texts[path] = f"{text}Signed-By: /etc/apt/keyrings/fleetdrv-{driver}.gpg\n"
+            self.texts[path] = f"{text}Signed-By: /etc/apt/keyrings/fleetdrv-{self.key}.gpg\n"
         else:
             self.texts.pop(path, None)
 
