@@ -149,7 +149,7 @@ FAULTS = {
                                                 cordons=True),
     "another apt never ends": Fault(before=_lock(100000), after="kill $(cat /run/locker)", cordons=True,
                                     words=["dpkg's lock is held by process", "unattended-upgrade"]),
-    "the package is held": Fault(before=f"apt-mark hold {TOOLS}", after=f"apt-mark unhold {TOOLS}",
+    "the package is held": Fault(before=f"apt-mark hold {TOOLS}", after=f"apt-mark unhold {TOOLS}", code=5,
                                  words=[f"{TOOLS} is held at 1.0 by somebody else", f"apt-mark unhold {TOOLS}"]),
     "a configuration file was changed by hand": Fault(before="echo by hand >>/etc/site-tools.conf", code=0,
                                                       cordons=True),
