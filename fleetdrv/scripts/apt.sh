@@ -4,7 +4,7 @@
 #   /var/lib/fleetdrv/apt/
 #     lists/ cache/             lists that stage asks for; the system's own stay as they are
 #     sources.list.d/           links to the system's own, and fleetdrv-DRIVER.sources
-#     keyrings/                 fleetdrv-FINGERPRINT.gpg: their keys; not by driver, because apt reads no sources
+#     keyrings/                 fleetdrv-FINGERPRINT.gpg: their keys; not by driver: apt reads no sources
 #                               at all where two name one repository with different paths of keys
 #     held                      packages whose hold is ours, one a line
 #     installing                driver and key of an installation that has begun, its tarballs, its new packages
