@@ -29,7 +29,7 @@ def test_soft_roce_is_brought_up_and_messages_pass_between_the_nodes(roce: VmFle
 def test_a_wire_that_is_cut_is_found_by_the_check(roce: VmFleet) -> None:
     roce.ssh("node-1", "ip link set eth1 down")
     try:
-        planned = roce.fleetdrv("plan", str(BOOK), "-i", str(roce.inventory), "--json", code=2).json["nodes"]
+        planned = roce.fleetdrv("plan", str(BOOK), "-i", str(roce.inventory), "--json", code=4).json["nodes"]
         assert planned["node-1"]["outcome"] == "not mendable here"
         assert [d["layer"] for d in planned["node-1"]["differences"]] == ["checks"]
     finally:
