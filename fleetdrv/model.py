@@ -128,6 +128,8 @@ class Package:
     status: str
     """dpkg's word: installed, half-configured, config-files; not-installed where dpkg does not know it."""
     held: bool = False
+    held_by_us: bool = False
+    """The hold is the one that an earlier run set; any other is for its owner to lift."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

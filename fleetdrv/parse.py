@@ -233,7 +233,8 @@ def _package(fields: tuple[str, ...]) -> Package:
     name, version, status, held = fields
     if (status == "installed") > bool(version):
         raise ProbeError(f"the probe says that package {name} is installed, and no version")
-    return Package(name=name, version=version, status=status, held=_yes(held))
+    ours = held == "ours"
+    return Package(name=name, version=version, status=status, held=ours or _yes(held), held_by_us=ours)
 
 
 def _fault(fields: tuple[str, ...]) -> Fault:

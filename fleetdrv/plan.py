@@ -14,13 +14,13 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from fleetdrv import steps
-from fleetdrv.built import dkms_names, packages_match
+from fleetdrv.built import dkms_names, installed, packages_match
 from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
 from fleetdrv.lifelines import lifelines, unload_order
 from fleetdrv.model import NodeFacts
 from fleetdrv.modules import among, to_load
 from fleetdrv.packages import newest_last
-from fleetdrv.playbook import Playbook
+from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.sources import AptSource
 from fleetdrv.steps import Step as Step
 
@@ -178,6 +178,8 @@ def _blocked(
             if early:
                 yield f"{module.name} is used by {early}, which the playbook loads before it; list it first"
     yield from lifelines((module.name for comparison in comparisons for module in comparison.unload), facts)
+    for comparison in comparisons:
+        yield from _held(comparison.driver, facts)
     if facts.dpkg_interrupted:
         yield "dpkg was interrupted; on the node: dpkg --configure -a"
 
@@ -191,6 +193,14 @@ def _strangers(module: str, strangers: list[str], facts: NodeFacts, key: str) ->
         f"{module} is used by {', '.join(strangers)}, which the playbook does not name; list {', '.join(words)} "
         f"in {key} {where} {module}, or on the node: rmmod {' '.join(chain)}"
     )
+
+
+def _held(driver: Driver, facts: NodeFacts) -> Iterator[str]:
+    """A hold that somebody else has set stands: he had a reason, and it is his to lift."""
+    for name, version in driver.apt.packages.items() if driver.apt else ():
+        package = facts.packages.get(name)
+        if package and package.held and not package.held_by_us and not installed(facts, name, version):
+            yield f"{name} is held at {package.version} by somebody else; on the node: apt-mark unhold {name}"
 
 
 def _outage(

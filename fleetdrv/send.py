@@ -108,4 +108,5 @@ def _grade(job: str) -> str:
 
 
 def _level(line: str) -> Level:
-    return Level.PROGRESS if line.startswith("== ") else Level.DETAIL
+    """Steps are told, and what a step waits for; the rest is for the journal."""
+    return Level.PROGRESS if line.startswith(("== ", "waiting for ")) else Level.DETAIL

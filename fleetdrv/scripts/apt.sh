@@ -15,9 +15,10 @@ DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true APT_LISTCHANGES_
 NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
 export DEBIAN_FRONTEND DEBCONF_NONINTERACTIVE_SEEN APT_LISTCHANGES_FRONTEND NEEDRESTART_MODE NEEDRESTART_SUSPEND
 
-# quiet_apt WORD…: apt-get with the private lists.
+# quiet_apt WORD…: apt-get with the private lists, or with what $lists names.
+lists=own_lists
 quiet_apt() {
-    own_lists apt-get -q -o APT::Sandbox::User=root -o APT::Install-Recommends=false \
+    "$lists" apt-get -q -o APT::Sandbox::User=root -o APT::Install-Recommends=false \
         -o APT::Get::Always-Include-Phased-Updates=true -o APT::Get::AutomaticRemove=false \
         -o APT::Update::Error-Mode=any -o Acquire::Retries=2 -o Dpkg::Use-Pty=false "$@" </dev/null
 }

@@ -5,6 +5,14 @@
 # /var/lib/fleetdrv/apt/installing stands from before the first change to the end: "DRIVER KEY", the tarballs
 # that are out, and "new|again|changed PACKAGE [VERSION]" for each package as it was.
 
+# no_lists WORD…: apt knows what is installed and the files it is given, and could download nothing. Of the same
+# package in a file and in signed lists it takes the one that is signed, from the network.
+no_lists() {
+    mkdir -p "$own_apt/none/partial"
+    "$@" -o Dir::State::Lists="$own_apt/none" -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=- \
+        -o Dir::Cache="$own_apt/cache" -o Dir::Cache::pkgcache=
+}
+
 # What an earlier run of ours brought, if it was killed, is still new.
 begin() {
     noted=''

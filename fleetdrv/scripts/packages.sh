@@ -67,6 +67,7 @@ look_at_package() {
     fi
     packages="${packages-} $1"
     package_state "$1"
+    [ "$held" = no ] || ! grep -qsx "$1" "$own_apt/held" || held=ours
     row package "$1" "$installed" "$status" "$held"
     if found=$(offered "$1") && { [ ! -d "$own_apt/lists" ] || own=$(own_lists offered "$1"); }; then
         printf '%s\n' "$found" "${own-}" | sort -u | while read -r its_version sha256; do

@@ -19,8 +19,9 @@
 #   initramfs KERNEL MODULE (is in there, maybe an old one; - where none can tell) · stopped DRIVER UNIT
 #   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
 #   dpkg-interrupted · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
-#   package NAME VERSION STATUS HELD · candidate NAME VERSION SHA256 · packaged NAME DKMS-NAME DKMS-VERSION
-#   lists SECONDS (since they were asked for) · refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
+#   package NAME VERSION STATUS yes|no|ours (held) · candidate NAME VERSION SHA256
+#   packaged NAME DKMS-NAME DKMS-VERSION · lists SECONDS (since they were asked for)
+#   refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
 #   needed MODULE WHAT (what of the node itself hangs on it) · fault STAMP TEXT · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
 # Needs: job.sh module.sh initrd.sh look.sh machine.sh packages.sh lifelines.sh disks.sh

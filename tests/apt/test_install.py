@@ -38,6 +38,17 @@ def test_from_files_without_a_compile_or_the_network(node: AptNode) -> None:
     assert node.state() == before
 
 
+def test_what_is_staged_is_installed_though_the_repository_is_there(node: AptNode) -> None:
+    """Of the same package here and there apt takes the signed one: it would be downloaded in the outage."""
+    node.refresh()
+    assert node.stage("key", "toy-dkms=1.1").code == 0
+    ended = node.install("key", "toy-dkms=1.1")
+    assert ended.code == 0, ended.err
+    fetched = [line for line in ended.out.splitlines() if line.startswith("Get:")]
+    assert all("/var/lib/fleetdrv/stage/key/debs/" in line for line in fetched), fetched
+    assert fetched
+
+
 def test_an_upgrade_moves_our_own_hold_along(node: AptNode) -> None:
     node.bring_to("toy-dkms=1.0")
     node.bring_to("toy-dkms=1.1", key="second")

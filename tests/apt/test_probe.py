@@ -42,6 +42,8 @@ def test_an_installed_package_its_hold_and_its_dkms_package(node: AptNode) -> No
         ["package", "toy-dkms", "1.0", "installed", "yes"],
         ["packaged", "toy-dkms", "toy", "1.0"],
     ]
+    node.call("mkdir -p /var/lib/fleetdrv/apt; echo toy-dkms >/var/lib/fleetdrv/apt/held")
+    assert look(node, "toy-dkms")[0] == ["package", "toy-dkms", "1.0", "installed", "ours"]
     node.call("dpkg --remove --force-hold toy-dkms")
     assert look(node, "toy-dkms")[0][2:4] == ["1.0", "config-files"]
 

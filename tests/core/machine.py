@@ -201,7 +201,10 @@ class Machine:
     def _package(self, name: str) -> Package:
         deb = self.debs.get(name)
         status = "installed" if deb else "not-installed"
-        return Package(name=name, version=deb.version if deb else "", status=status, held=bool(deb and deb.held))
+        held = bool(deb and deb.held)
+        version = deb.version if deb else ""
+        ours = held and name in self.held_by_us
+        return Package(name=name, version=version, status=status, held=held, held_by_us=ours)
 
     def _holders(self, module: str) -> set[str]:
         return {other for other in self.loaded if module in self.depends.get(other, ())}

@@ -158,6 +158,17 @@ def test_only_a_hold_that_is_missing_costs_no_drain_and_no_download() -> None:
     assert [step.program for step in due.outage] == ["apt_ready.sh", "apt_install.sh"]
 
 
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_hold_of_somebody_else_is_named_while_the_node_serves(ours: bool) -> None:
+    machine = a_machine(debs={"toy-dkms": Deb("1.0", held=True)}, held_by_us={"toy-dkms"} if ours else set())
+    playbook = a_playbook(a_packaged("1.1"))
+    _, due = Turn(playbook, machine, Versions(open=True)).look()
+    assert due.outcome is (Outcome.CHANGEABLE if ours else Outcome.BLOCKED)
+    assert ("toy-dkms is held at 1.0 by somebody else" in due.reason) is not ours
+    as_it_is = a_playbook(a_packaged("1.0"))
+    assert Turn(as_it_is, machine, Versions(open=True)).look()[1].outcome is not Outcome.BLOCKED
+
+
 def test_a_downgrade_is_allowed_where_the_playbook_leaves_no_other_version() -> None:
     machine = a_machine()
     brought(machine, a_playbook(a_packaged("2.0")))
