@@ -183,6 +183,7 @@ def _version(fleet: VmFleet) -> str:
     return fleet.ssh(NODE, f"dpkg-query -W -f '${{Version}} ${{db:Status-Status}}' {TOOLS}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_is_wrong_with_packages_is_named_and_the_node_serves(
     fleet: VmFleet, faulty: Mirror, tmp_path: Path, name: str
@@ -217,6 +218,7 @@ def test_what_is_wrong_with_packages_is_named_and_the_node_serves(
     assert fleet.ssh(NODE, "dpkg --audit") == ""
 
 
+@pytest.mark.long
 def test_a_configuration_file_that_was_changed_by_hand(fleet: VmFleet, faulty: Mirror) -> None:
     fleet.ssh(NODE, f"dpkg --purge --force-all {TOOLS} >/dev/null 2>&1 || :")
     fleet.apply_book(_book(fleet, faulty, "1.0"), "-l", NODE)

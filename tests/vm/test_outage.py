@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.vm.vm_fleet import CODE, VmFleet, eventually
+
+pytestmark = pytest.mark.long  # a part of the whole tier
 
 NODE = "node-1"
 THIEF = Path(__file__).with_name("thief.py")
