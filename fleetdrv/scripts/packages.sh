@@ -39,7 +39,8 @@ offered() {
     case $code$said in
     0*) ;;
     *'No packages found'*) return 0 ;;
-    *) printf '%s\n' "$said" | tail -n1 && return 1 ;;
+    # The last line alone says that something is wrong, those before it what: no space, say.
+    *) printf '%s\n' "$said" | sed -n 's/^E: //p' | paste -sd' ' && return 1 ;;
     esac
     printf '%s\n' "$said" | awk -v name="$name" -v native="$(dpkg --print-architecture)" '
         function flush() {
