@@ -58,9 +58,9 @@ def installed(facts: NodeFacts, name: str, version: str) -> bool:
 
 
 def repository_digest(driver: Driver) -> str:
-    """Return the digest of the extra repository's text, as a node tells it; empty where there is none."""
-    repository = driver.apt.repository if driver.apt else None
-    return hashlib.sha256(repository.text().encode()).hexdigest() if repository else ""
+    """Return the digest of the extra repository and its key, as a node tells it; empty where there is none."""
+    text = repository_text(driver)
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
 def _packages(driver: Driver, apt: AptSource, facts: NodeFacts) -> Iterator[Difference]:
@@ -75,6 +75,9 @@ def _packages(driver: Driver, apt: AptSource, facts: NodeFacts) -> Iterator[Diff
             yield Difference(
                 driver=driver.name, layer=Layer.HOLD, found=f"{name} not held", wanted=f"{name} held"
             )
+        elif not apt.hold and package and package.held_by_us:
+            found = f"{name} held by us"
+            yield Difference(driver=driver.name, layer=Layer.HOLD, found=found, wanted=f"{name} not held")
     path = f"/etc/apt/sources.list.d/fleetdrv-{driver.name}.sources"
     wanted_text, found_text = repository_text(driver), facts.configuration.get(path)
     if found_text != (hashlib.sha256(wanted_text.encode()).hexdigest() if wanted_text else None):

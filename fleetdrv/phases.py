@@ -74,12 +74,17 @@ def _ran(job: Job) -> bool:
     return not (job.state is JobState.DONE and job.failed_step in _NEVER_RAN)
 
 
+def cut_off(seen: Turn, phase: Phase) -> list[Job]:
+    """Return the phase's jobs that began and never came to their end."""
+    return [job for job in _of_phase(seen, phase) if job.state is JobState.INTERRUPTED]
+
+
 def gave_up(seen: Turn, phase: Phase) -> str:
     """Say why the phase is not tried again in this run: its job failed, or never lives to its end."""
     last = last_job(seen, phase)
     if last is not None and last.state is JobState.DONE and last.exit_code != 0:
         return f"{last.failed_step or phase}: exit {last.exit_code} (job {last.id})"
-    interrupted = [job for job in _of_phase(seen, phase) if job.state is JobState.INTERRUPTED]
+    interrupted = cut_off(seen, phase)
     if len(interrupted) >= MAX_INTERRUPTED:
         return f"{phase}: interrupted {len(interrupted)} times (job {interrupted[-1].id})"
     return ""

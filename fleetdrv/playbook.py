@@ -251,6 +251,18 @@ class Playbook(Model):
             raise ValueError(f"{', '.join(foes)} is a module of one driver and in conflicts of another")
         return self
 
+    @model_validator(mode="after")
+    def _each_package_in_one_way(self) -> Playbook:
+        """Drivers may share a package; but at two versions, or held by one only, no node would ever be done."""
+        wanted: dict[str, tuple[str, bool, str]] = {}
+        for driver in self.drivers:
+            for name, version in driver.apt.packages.items() if driver.apt else ():
+                way = (version, driver.apt.hold if driver.apt else False)
+                *first, whose = wanted.setdefault(name, (*way, driver.name))
+                if tuple(first) != way:
+                    raise ValueError(f"package {name} is wanted in two ways, by {whose} and {driver.name}")
+        return self
+
     @property
     def pool_name(self) -> str:
         """Name of the pool, fit for a Lease."""

@@ -8,7 +8,7 @@
 #                               at all where two name one repository with different paths of keys
 #     held                      packages whose hold is ours, one a line
 #     installing                driver and key of an installation that has begun, its tarballs, its new packages
-#     refreshed.DRIVER          digest of the repository, or -: lists were asked for when this was written
+#     refreshed.DRIVER          digest of the repository with its key, or -; as old as the lists
 
 # Nobody answers, nothing restarts services, and all nodes get the same, phased or not.
 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true APT_LISTCHANGES_FRONTEND=none
@@ -26,37 +26,6 @@ quiet_apt() {
 need_apt() {
     for tool in apt-get dpkg awk; do
         command -v "$tool" >/dev/null || die 69 "$tool is not installed"
-    done
-}
-
-# Make the private sources: the system's, but for a driver's own, of which ours is the newer. What we settled in
-# the system for other drivers names the key there, and is copied to name it here.
-gather_sources() {
-    (umask 077 && mkdir -p "$own_apt")
-    chmod 0755 "$own_apt"
-    mkdir -p "$own_apt/lists/partial" "$own_apt/cache/archives/partial" "$own_apt/keyrings" \
-        "$own_apt/sources.list.d" || die 73 "$own_apt: cannot be written"
-    find "$own_apt/sources.list.d" \( -type l -o -name 'settled-*' \) -delete
-    for path in /etc/apt/sources.list.d/*; do
-        name=${path##*/}
-        [ -e "$path" ] && [ ! -e "$own_apt/sources.list.d/$name" ] || continue
-        case $name in
-        fleetdrv-*.sources)
-            sed "s|^Signed-By: /etc/apt/keyrings/|Signed-By: $own_apt/keyrings/|" "$path" \
-                >"$own_apt/sources.list.d/settled-$name"
-            key=$(sed -n 's|^Signed-By: /etc/apt/keyrings/||p' "$path")
-            [ ! -f "/etc/apt/keyrings/$key" ] || cp "/etc/apt/keyrings/$key" "$own_apt/keyrings/"
-            ;;
-        *) ln -s "$path" "$own_apt/sources.list.d/" ;;
-        esac
-    done
-}
-
-# Lists that the system has got since are as good as our own, and the plan may have been made from them.
-take_system_lists() {
-    gather_sources
-    for path in /var/lib/apt/lists/*_*; do
-        [ ! -e "$path" ] || cp -au "$path" "$own_apt/lists/" || die 73 "$own_apt: cannot be written"
     done
 }
 

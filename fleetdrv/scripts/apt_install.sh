@@ -14,8 +14,8 @@
 #       70 apt or dkms said yes and it is not so · 72 nothing is staged · 73 no space
 #       75 another process holds dpkg's lock · 79 apt would remove or change what is not named, or cannot
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
-#       83 it failed, and all is as it was: what was new is removed again, and this job had unloaded nothing
-# Needs: job.sh packages.sh apt.sh settle.sh begun.sh dkms.sh dkms_install.sh
+#       83 it failed, and all is as it was: what was new is removed again, and this job had changed nothing else
+# Needs: job.sh packages.sh lists.sh apt.sh settle.sh begun.sh dkms.sh dkms_install.sh
 
 # Options, pins and kernels are plain words.
 # shellcheck disable=SC2086
@@ -25,6 +25,7 @@ LC_ALL=C
 export LC_ALL
 . ./job.sh
 . ./packages.sh
+. ./lists.sh
 . ./apt.sh
 . ./settle.sh
 . ./begun.sh
@@ -36,10 +37,11 @@ tarballs() {
         tarball=$staged/$name-$version.dkms.tar.gz
         case $1 in
         place)
+            # Noted first: whoever kills this leaves nothing that the next run does not know of.
+            printf '%s\n' "$folder/$name-$version.dkms.tar.gz" >>"$own_apt/installing"
             mkdir -p "$folder"
             cp "$tarball" "$folder/.fleetdrv.new" || die 73 "$folder: cannot be written"
             mv "$folder/.fleetdrv.new" "$folder/$name-$version.dkms.tar.gz"
-            printf '%s\n' "$folder/$name-$version.dkms.tar.gz" >>"$own_apt/installing"
             ;;
         install) /bin/sh ./dkms_install.sh "$name" "$version" "$tarball" $kernels </dev/null ;;
         esac
@@ -60,7 +62,15 @@ install_packages() {
         # shellcheck disable=SC2016
         pin=$(dpkg-deb -W --showformat='${Package}=${Version}' "$deb")
         package_state "${pin%%=*}"
-        [ "$status" = installed ] && [ "$installed" = "${pin#*=}" ] || set -- "$@" "$deb"
+        if [ "$status" = installed ]; then
+            [ "$installed" != "${pin#*=}" ] || continue
+            # What the packages need may have become newer since; what the playbook names is exact.
+            case " $pinned " in
+            *" $pin "*) ;;
+            *) ! dpkg --compare-versions "$installed" gt "${pin#*=}" || continue ;;
+            esac
+        fi
+        set -- "$@" "$deb"
     done
     [ $# -gt 0 ] || { echo 'the packages are installed already' && return 0; }
     # apt 2.6 takes no local file with --no-download: "Pathname to install is not absolute".

@@ -6,7 +6,7 @@
 #   KEYRING      its one public key, armoured or not, with FINGERPRINT, 40 hexadecimal digits
 # Exit: 0 done · 64 usage · 65 the key is not the one with that fingerprint · 69 a tool is missing
 #       73 no space · 80 lists cannot be had: expired, not signed by that key, or not to be reached
-# Needs: job.sh packages.sh apt.sh
+# Needs: job.sh packages.sh lists.sh apt.sh
 
 set -eu
 umask 022
@@ -14,6 +14,7 @@ LC_ALL=C
 export LC_ALL
 . ./job.sh
 . ./packages.sh
+. ./lists.sh
 . ./apt.sh
 
 # Write a key without its armour. gpg is not on every node, apt's gpgv tells no fingerprints.
@@ -105,7 +106,9 @@ main() {
     [ "$code" -eq 0 ] && [ -z "$why" ] || die 80 "apt-get update: ${why:-exit $code}"
     rm "$own_apt/said"
     sum=-
-    [ $# -lt 4 ] || sum=$(sha256sum <"$2")
+    # With its key: another one has to be asked for lists before an outage may settle it.
+    [ $# -lt 4 ] || sum=$(sed "s|^Signed-By: $own_apt/|Signed-By: /etc/apt/|" \
+        "$own_apt/sources.list.d/fleetdrv-$driver.sources" | sha256sum)
     echo "${sum%% *}" >"$own_apt/refreshed.$driver"
     echo "$driver: package lists are new"
 }

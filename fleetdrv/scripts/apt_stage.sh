@@ -13,7 +13,7 @@
 #       69 a tool is missing
 #       73 no space · 79 apt would remove or change what is not named, or cannot · 80 cannot download
 #       81 dpkg was interrupted before us · 82 a package is held by somebody else
-# Needs: job.sh module.sh packages.sh apt.sh dkms.sh trial.sh initrd.sh
+# Needs: job.sh module.sh packages.sh lists.sh apt.sh dkms.sh trial.sh brings.sh initrd.sh
 
 set -eu
 umask 022
@@ -22,9 +22,11 @@ export LC_ALL
 . ./job.sh
 . ./module.sh
 . ./packages.sh
+. ./lists.sh
 . ./apt.sh
 . ./dkms.sh
 . ./trial.sh
+. ./brings.sh
 . ./initrd.sh
 
 # As root without apt's own user: the folder is ours alone.
@@ -92,30 +94,6 @@ build_all() {
         done
         (cd "$new/unpacked" && find . -path '*/lib/modules/*' -name '*.ko*') >>"$new/modules"
         rm -rf "$new/unpacked"
-    done
-}
-
-# brings MODULE KERNEL: whether the packages, or their builds, have that module for that kernel.
-brings() {
-    while read -r path; do
-        path=${path%%.ko*}
-        case $path in */"$2"/*) ;; *) continue ;; esac
-        [ "$(printf '%s' "${path##*/}" | tr - _)" != "$1" ] || return 0
-    done <"$new/modules"
-    return 1
-}
-
-# need_modules MODULE,… KERNEL…: packages without any module for a kernel would install, and do nothing.
-need_modules() {
-    (cd "$new/tree" && find . -path '*/module/*' -name '*.ko*') >>"$new/modules"
-    names=$1
-    shift
-    for kernel; do
-        for module in $(printf '%s' "$names" | tr , ' '); do
-            ! brings "$module" "$kernel" || continue
-            module_file "$module" "$kernel" && [ -n "$file" ] && continue
-            die 67 "$module: neither these packages nor kernel $kernel have a module of that name"
-        done
     done
 }
 

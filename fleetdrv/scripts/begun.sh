@@ -63,7 +63,9 @@ note_new() {
 
 # Take away what a failed installation brought; fail where that does not make all as it was.
 undo() {
-    [ ! -e unloaded ] || return 1
+    [ ! -e unloaded ] && [ ! -e stopped ] || return 1
+    # Another driver's steps of this job: run.sh lists what has passed; these only look, or leave a file above.
+    ! grep -qsvx -e 'apt_ready\.sh' -e 'unload\.sh' -e 'services\.sh' passed || return 1
     remove_tarballs
     purge='' remove=''
     while read -r kind name was; do

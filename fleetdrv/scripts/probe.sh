@@ -21,7 +21,7 @@
 #   dpkg-interrupted · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS yes|no|ours (held) · candidate NAME VERSION SHA256
 #   packaged NAME DKMS-NAME DKMS-VERSION · lists SECONDS (since they were asked for)
-#   refreshed DRIVER SECONDS REPOSITORY-SHA256 or -
+#   refreshed DRIVER SECONDS REPOSITORY-SHA256 (with its key) or -
 #   needed MODULE WHAT (what of the node itself hangs on it) · fault STAMP TEXT · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
 # Needs: job.sh module.sh initrd.sh look.sh machine.sh packages.sh lifelines.sh disks.sh

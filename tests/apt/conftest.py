@@ -27,6 +27,7 @@ def _packages() -> list[Package]:
         dkms_package("1.0"),
         dkms_package("1.1", Depends="dkms, toy-lib"),
         dkms_package("1.2"),
+        dkms_package("1.3", of="1.1", conf='DEST_MODULE_NAME[0]="toy_renamed"\n'),
         dkms_package("1.5", of="1.1", conf='BUILD_EXCLUSIVE_KERNEL="^2\\.6"\n'),
         dkms_package("2.0", of="1.1", Depends="dkms, nonesuch (>= 3)"),
         dkms_package("2.1", of="1.1", Depends="dkms, linux-image-9.9.9"),

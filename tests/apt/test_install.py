@@ -136,6 +136,18 @@ def test_where_modules_were_unloaded_a_failure_is_not_called_harmless(broken: Ap
     assert broken.install("key", "toy-dkms=1.1").code == 70
 
 
+def test_where_an_earlier_step_changed_something_a_failure_is_not_called_harmless(broken: AptNode) -> None:
+    """Two drivers in one playbook: the first one is on the node already."""
+    broken.call(
+        "job=/var/lib/fleetdrv/jobs/j1; mkdir -p $job; cp -a /srv/job/. $job; cd $job; : >log;"
+        " printf 'pool=p\\ntoken=1\\nrun=r\\n' >meta;"
+        " echo 'step first configure.sh first payload/wanted /etc/modprobe.d/fleetdrv-first.conf' >plan.sh;"
+        f" echo 'step second apt_install.sh toy key yes keep toy-dkms=1.1 -- {broken.kernel}' >>plan.sh;"
+        " sh run.sh j1 || :"
+    )
+    assert broken.call("cat /var/lib/fleetdrv/jobs/j1/rc") == "70 second\n"
+
+
 def test_a_failed_upgrade_is_not_called_harmless(node: AptNode, broken: AptNode) -> None:
     node.call("mv /var/lib/fleetdrv/stage/key /broken")
     node.bring_to("toy-dkms=1.0")
@@ -197,6 +209,21 @@ def test_killed_at_any_moment_the_same_again_makes_it_whole(node: AptNode, momen
     assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
 
 
+def test_a_tarball_is_known_of_before_it_is_out(node: AptNode) -> None:
+    """Killed right after it was put where the package looks for it; then something else is wanted."""
+    node.bring_to("toy-dkms=1.0")
+    assert node.stage("second", "toy-dkms=1.1").code == 0
+    node.call(
+        "mv /usr/bin/mv /usr/bin/mv.real; printf '%s\\n' '#!/bin/sh' 'mv.real \"$@\"'"
+        " 'case \"$*\" in */toy-dkms/*) kill -9 -1 ;; esac' >/usr/bin/mv; chmod 755 /usr/bin/mv"
+    )
+    assert node.install("second", "toy-dkms=1.1").code != 0
+    node.call("ls /usr/share/toy-dkms/toy-1.1.dkms.tar.gz && mv.real /usr/bin/mv.real /usr/bin/mv")
+    back = node.install("first", "toy-dkms=1.0")
+    assert back.code == 0, back.out + back.err
+    assert node.call("ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
+
+
 def test_last_known_good_comes_back(node: AptNode) -> None:
     node.bring_to("toy-dkms=1.0")
     keep = ("apt_keep.sh", "toy", "digest-1", "payload/wanted", "first", "toy-dkms=1.0", "--", node.kernel)
@@ -212,6 +239,24 @@ def test_last_known_good_comes_back(node: AptNode) -> None:
     assert installed(node) == "hi 1.0"
     assert node.call("dkms status") == f"toy/1.0, {node.kernel}, x86_64: installed\n"
     assert node.call("ls -A /var/lib/fleetdrv/stage; ls /etc/modprobe.d | grep fleetdrv || :") == ""
+
+
+def test_what_the_packages_need_may_have_become_newer_since(node: AptNode) -> None:
+    """Somebody's security update of a library must not take the way back, nor spoil what is staged."""
+    node.bring_to("toy-dkms=1.1")
+    kept = node.run("apt_keep.sh", "toy", "one", "payload/wanted", "first", "toy-dkms=1.1", "--", node.kernel)
+    assert kept.code == 0, kept.err
+    node.call(
+        "cd /tmp && dpkg-deb -R /var/lib/fleetdrv/good/toy/current/debs/toy-lib_1.0_all.deb t &&"
+        " sed -i 's/^Version: .*/Version: 1.1/' t/DEBIAN/control &&"
+        " dpkg-deb -Zgzip -b t lib.deb && dpkg -i lib.deb"
+    )
+    assert node.stage("second", "toy-dkms=1.0", downgrade=True).code == 0
+    assert node.install("second", "toy-dkms=1.0").code == 0
+    restored = node.run("apt_restore.sh", "toy", "second")
+    assert restored.code == 0, restored.out + restored.err
+    assert installed(node) == "hi 1.1"
+    assert node.call("dpkg-query -W -f '${Version}' toy-lib") == "1.1"
 
 
 def test_the_former_state_is_kept_too_and_comes_back_without_anything_staged(node: AptNode) -> None:

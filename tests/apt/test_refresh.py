@@ -83,3 +83,12 @@ def test_two_drivers_may_have_the_same_repository(node: AptNode) -> None:
     assert node.run("apt_install.sh", "other", "gone", "yes", "keep", *pins, "--", node.kernel).code == 0
     node.call("apt-get -qq update")
     assert node.call("ls /etc/apt/sources.list.d | grep fleetdrv") == "fleetdrv-toy.sources\n"
+
+
+def test_a_node_tells_the_repository_it_got_lists_from_as_it_will_stand_in_the_system(node: AptNode) -> None:
+    """With its key: steps.lists_are_new compares it with what the playbook says."""
+    node.bring_to("toy-tools=1.0")
+    records = node.probe("driver", "toy")
+    asked = next(record[3] for record in records if record[:2] == ["refreshed", "toy"])
+    settled = ["conf", "/etc/apt/sources.list.d/fleetdrv-toy.sources", asked]
+    assert settled in records

@@ -46,6 +46,20 @@ def test_the_system_is_as_before_and_all_is_ready(ready: AptNode) -> None:
     assert f"dkms_main_tree/{ready.kernel}/x86_64/module/fleetdrv_toy.ko" in listed
 
 
+def test_lists_that_were_copied_by_half_when_it_was_killed_are_copied_again(node: AptNode) -> None:
+    sources = "/etc/apt/sources.list.d/toy.sources"
+    node.call(f"{{ cat payload/toy.sources; echo Trusted: yes; }} >{sources} && apt-get update")
+    node.call(
+        "mv /usr/bin/cp /usr/bin/cp.real; printf '%s\\n' '#!/bin/sh' 'for to; do :; done'"
+        " '[ ! -d \"$to\" ] || to=$to/${2##*/}; head -c 9 \"$2\" >\"$to\"; kill -9 -1' >/usr/bin/cp;"
+        " chmod 755 /usr/bin/cp"
+    )
+    assert node.stage("key", "toy-tools=1.0").code != 0
+    node.call("mv /usr/bin/cp.real /usr/bin/cp")
+    staged = node.stage("key", "toy-tools=1.0")
+    assert staged.code == 0, staged.err
+
+
 def test_what_another_node_has_built_is_not_compiled(ready: AptNode) -> None:
     assert "compiled on another node" not in ready.stage("key", "toy-dkms=1.1").out
     sent = base64.b64decode(ready.call("sh built.sh key 99999999 | base64 -w0"))
@@ -88,6 +102,19 @@ def test_packages_that_bring_a_kernel_no_such_module(ready: AptNode) -> None:
             f"nonesuch: neither these packages nor kernel {ready.kernel} have a module of that name",
         )
     assert ready.state() == before
+
+
+def test_a_file_may_have_a_dash_in_its_name(ready: AptNode) -> None:
+    """nvidia-current, say: the playbook names the file as it is."""
+    staged = ready.stage("key", "toy-tools=1.0", modules="toy-tools")
+    assert staged.code == 0, staged.err
+
+
+def test_a_module_of_the_version_to_be_replaced_goes_with_it(ready: AptNode) -> None:
+    ready.bring_to("toy-dkms=1.0")
+    refused = ready.stage("key", "toy-dkms=1.3", modules="fleetdrv_toy")
+    assert (refused.code, "fleetdrv_toy: neither these packages" in refused.reason) == (67, True), refused.err
+    assert ready.stage("key", "toy-dkms=1.3", modules="toy-renamed").code == 0
 
 
 def test_a_kernels_name_is_no_pattern(ready: AptNode) -> None:

@@ -123,8 +123,6 @@ class Machine:
     lists_seconds: int | None = None
     refreshed: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Driver to age of its lists, and the text of its repository."""
-    key: str = ""
-    """Fingerprint of the repository's key."""
     pins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Staged packages by key."""
     held_by_us: set[str] = field(default_factory=set)
@@ -444,7 +442,7 @@ class Machine:
     def _apt_refresh(self, argv: tuple[str, ...], payload: Mapping[str, object]) -> None:
         driver, *own = argv
         text = str(payload[own[0]]) if own else ""
-        self.key = own[2] if own else ""
+        text += f"Signed-By: /etc/apt/keyrings/fleetdrv-{own[2]}.gpg\n" if own else ""
         self.lists, self.refreshed[driver] = self.mirror, (0, text)
 
     def _apt_stage(self, argv: tuple[str, ...], _: Mapping[str, object]) -> None:
@@ -496,9 +494,12 @@ class Machine:
             if hold == "yes" and not self.debs[name].held:
                 self.held_by_us.add(name)
                 self.debs[name] = replace(self.debs[name], held=True)
+            elif hold == "no" and name in self.held_by_us:
+                self.held_by_us.remove(name)
+                self.debs[name] = replace(self.debs[name], held=False)
         path, text = f"/etc/apt/sources.list.d/fleetdrv-{driver}.sources", self.refreshed.get(driver, (0, ""))[1]
         if text:
-            self.texts[path] = f"{text}Signed-By: /etc/apt/keyrings/fleetdrv-{self.key}.gpg\n"
+            self.texts[path] = text
         else:
             self.texts.pop(path, None)
 

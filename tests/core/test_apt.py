@@ -29,6 +29,7 @@ KERNELS = Kernels(running=KERNEL, newest=NEXT_KERNEL, default=NEXT_KERNEL)
 REPOSITORY = Repository(
     uri="https://example.test/debian", suites=("stable",), components=("main",), key="k.asc", fingerprint="A" * 40
 )
+OWN_REPOSITORY = sha256(f"{REPOSITORY.text()}Signed-By: /etc/apt/keyrings/fleetdrv-{REPOSITORY.fingerprint}.gpg\n")
 DAY = 86400
 
 
@@ -159,6 +160,16 @@ def test_only_a_hold_that_is_missing_costs_no_drain_and_no_download() -> None:
 
 
 @pytest.mark.parametrize("ours", [False, True])
+def test_our_own_hold_goes_where_the_playbook_wants_none(ours: bool) -> None:
+    machine = a_machine()
+    brought(machine, a_playbook(a_packaged("1.1", hold=ours)))
+    machine.debs["toy-dkms"] = replace(machine.debs["toy-dkms"], held=True)
+    _, last = brought(machine, a_playbook(a_packaged("1.1", hold=False)))
+    assert last.outcome is Outcome.CONVERGED
+    assert machine.debs["toy-dkms"].held is not ours
+
+
+@pytest.mark.parametrize("ours", [False, True])
 def test_a_hold_of_somebody_else_is_named_while_the_node_serves(ours: bool) -> None:
     machine = a_machine(debs={"toy-dkms": Deb("1.0", held=True)}, held_by_us={"toy-dkms"} if ours else set())
     playbook = a_playbook(a_packaged("1.1"))
@@ -237,9 +248,9 @@ def test_the_newest_of_all_nodes_with_new_lists() -> None:
     [
         ({}, False),
         ({"toy": Refreshed(seconds=60, repository="")}, False),
-        ({"toy": Refreshed(seconds=60, repository=sha256(REPOSITORY.text()))}, True),
-        ({"toy": Refreshed(seconds=DAY + 1, repository=sha256(REPOSITORY.text()))}, False),
-        ({"net": Refreshed(seconds=60, repository=sha256(REPOSITORY.text()))}, False),
+        ({"toy": Refreshed(seconds=60, repository=OWN_REPOSITORY)}, True),
+        ({"toy": Refreshed(seconds=DAY + 1, repository=OWN_REPOSITORY)}, False),
+        ({"net": Refreshed(seconds=60, repository=OWN_REPOSITORY)}, False),
     ],
 )
 def test_lists_count_as_new_only_with_the_drivers_own_repository(
@@ -247,6 +258,27 @@ def test_lists_count_as_new_only_with_the_drivers_own_repository(
 ) -> None:
     playbook = a_playbook(a_packaged("1.*", repository=REPOSITORY))
     assert bool(resolved(playbook, (lists_of("1.1", refreshed=refreshed),), {})) is new
+
+
+def test_a_repository_with_another_key_is_asked_anew_before_any_outage() -> None:
+    """Else the old key would be settled again by the outage, and the node would never be as wanted."""
+    machine, other = a_machine(), REPOSITORY.model_copy(update={"fingerprint": "B" * 40})
+    brought(machine, a_playbook(a_packaged("1.1", repository=REPOSITORY)))
+    *rounds, (_, last) = Turn(
+        a_playbook(a_packaged("1.1", repository=other)), machine, Versions(open=True)
+    ).rounds()
+    assert [step.program for step in rounds[0][1].stage] == ["apt_refresh.sh"]
+    assert last.outcome is Outcome.CONVERGED
+
+
+@pytest.mark.parametrize("more", [{"pattern": "1.2"}, {"pattern": "1.1", "hold": False}])
+def test_two_drivers_may_share_a_package_only_as_the_same(more: dict[str, Any]) -> None:
+    """Else each would undo what the other wants, and the node would never be as wanted."""
+    one, other = a_packaged("1.1"), a_packaged(**more).model_copy(update={"name": "net", "modules": ("net",)})
+    same = a_packaged("1.1").model_copy(update={"name": "net", "modules": ("net",)})
+    assert len(a_playbook(one, same).drivers) == 2
+    with pytest.raises(ValueError, match="package toy-dkms is wanted in two ways, by toy and net"):
+        a_playbook(one, other)
 
 
 def test_what_the_playbook_pins_itself_counts() -> None:

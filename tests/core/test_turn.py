@@ -854,3 +854,11 @@ def test_an_outage_that_left_all_as_it_was_ends_as_the_node_was_found(has_good: 
     assert owed(in_outage(CONVERGED, outage, has_good=has_good)).debt is Debt.FINISH
     rollback = a_job(f"{RUN}.rollback.1", code=83, step="apt: back")
     assert owed(in_outage(CHANGE, outage, rollback, has_good=has_good)).debt is Debt.LEAVE_OUT
+
+
+@pytest.mark.parametrize(("good", "debt"), [(True, Debt.ROLLBACK), (False, Debt.LEAVE_OUT)])
+def test_as_it_was_says_nothing_of_what_a_job_cut_off_before_has_left(good: bool, debt: Debt) -> None:
+    """A node that lost its power in dpkg: the next job finds apt's lock taken, and has changed nothing itself."""
+    cut_off = a_job(f"{RUN}.outage.1", JobState.INTERRUPTED)
+    refused = a_job(f"{RUN}.outage.2", code=83, step="toy: may apt install now?")
+    assert owed(in_outage(CHANGE, cut_off, refused, has_good=good)).debt is debt

@@ -188,7 +188,7 @@ _REFUSED = {
     "it excludes the kernel": ("1.5", 4, "BUILD_EXCLUSIVE"),
     "a dependency that nobody has": ("2.0", 4, "nonesuch"),
     "it removes another package": ("2.2", 4, "would remove toy-tools"),
-    "a version that nobody has": ("9", 4, "its lists offer 1.0, 1.2, 1.5, 2.0, 2.1, 2.2, 2.3"),
+    "a version that nobody has": ("9", 4, "its lists offer 1.0, 1.2, 1.3, 1.5, 2.0, 2.1, 2.2, 2.3"),
 }
 
 

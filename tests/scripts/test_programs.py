@@ -15,7 +15,7 @@ _STAND_INS = sorted(path for path in (_SCRIPTS.parents[1] / "tests/sim").glob("b
 _SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 _LIBRARIES = {
     *("job.sh", "module.sh", "users.sh", "dkms.sh", "look.sh", "machine.sh", "packages.sh", "trial.sh", "apt.sh"),
-    *("settle.sh", "begun.sh", "lifelines.sh", "disks.sh", "initrd.sh"),
+    *("settle.sh", "begun.sh", "lifelines.sh", "disks.sh", "initrd.sh", "lists.sh", "brings.sh"),
 }
 
 
