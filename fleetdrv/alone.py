@@ -57,7 +57,10 @@ class LoneHost:
 
     def mark_touched(self, run: str, step: str) -> None:
         """Note it."""
-        self._standing = Standing(grip=Grip.OURS, run=run, out=True, touched=True, step=step, reason=step)
+        began = self._standing.began or step
+        self._standing = Standing(
+            grip=Grip.OURS, run=run, out=True, touched=True, step=step, began=began, reason=step
+        )
 
     def give_back(self, run: str, result: Result, drivers: Mapping[str, str]) -> None:
         """Note it."""
@@ -66,7 +69,8 @@ class LoneHost:
 
     def leave_out(self, run: str, result: Result) -> None:
         """Note it."""
-        self._standing = Standing(grip=Grip.OURS, run=run, out=True, touched=True, last=result)
+        began = self._standing.began
+        self._standing = Standing(grip=Grip.OURS, run=run, out=True, touched=True, began=began, last=result)
 
     def let_go(self, result: Result) -> None:
         """Note it."""

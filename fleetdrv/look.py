@@ -89,6 +89,7 @@ def judge(
         run=run,
         touched=standing.touched,
         about_to=standing.step,
+        began=standing.began,
         has_good=complete,
         good_again=complete and _stands_at(playbook, good, facts),
         held=standing.held,

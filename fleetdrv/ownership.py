@@ -148,7 +148,8 @@ def cordon_patch(node: Object, record: Cordon) -> Patch:
 def touched_patch(node: Object, record: Cordon, step: str) -> Patch:
     """Note, before it happens, that the node is about to be changed."""
     _still_ours(node, record)
-    return _annotate(replace(record, touched=True, step=step))
+    began = record.began if record.touched else step
+    return _annotate(replace(record, touched=True, step=step, began=began))
 
 
 def adopt_patch(node: Object, record: Cordon, *, run: str, holder: str) -> Patch:

@@ -74,9 +74,17 @@ def _ran(job: Job) -> bool:
     return not (job.state is JobState.DONE and job.failed_step in _NEVER_RAN)
 
 
-def cut_off(seen: Turn, phase: Phase) -> list[Job]:
-    """Return the phase's jobs that began and never came to their end."""
-    return [job for job in _of_phase(seen, phase) if job.state is JobState.INTERRUPTED]
+def nothing_before(seen: Turn, job: Job, began: str) -> bool:
+    """Tell whether nothing was done to the node before this job, if the job `began` was to be the first to do so.
+
+    A job of an earlier run, or one of this run that was cut off, may have left the node half-way; one that ended
+    before its first step has not.
+    """
+    mark, _, number = began.rpartition(".")
+    if mark != job.id.rpartition(".")[0] or not number.isdigit():
+        return False
+    of_mark = [other for other in seen.jobs if other.id.rpartition(".")[0] == mark]
+    return [other for other in of_mark if number_of(other) >= int(number) and _ran(other)] == [job]
 
 
 def gave_up(seen: Turn, phase: Phase) -> str:
@@ -84,7 +92,7 @@ def gave_up(seen: Turn, phase: Phase) -> str:
     last = last_job(seen, phase)
     if last is not None and last.state is JobState.DONE and last.exit_code != 0:
         return f"{last.failed_step or phase}: exit {last.exit_code} (job {last.id})"
-    interrupted = cut_off(seen, phase)
+    interrupted = [job for job in _of_phase(seen, phase) if job.state is JobState.INTERRUPTED]
     if len(interrupted) >= MAX_INTERRUPTED:
         return f"{phase}: interrupted {len(interrupted)} times (job {interrupted[-1].id})"
     return ""

@@ -88,6 +88,9 @@ class Cordon(_Record):
     touched: bool = False
     """The first change was about to be made: from here only a verified node goes back."""
     step: str = ""
+    began: str = ""
+    """The job that was about to be sent when the node was touched first: before it, all was as it was found.
+    It survives a take-over by another run."""
     failed: str = ""
     """Why the node stays out."""
     schema: int = names.SCHEMA

@@ -30,6 +30,8 @@ class Standing:
     touched: bool = False
     step: str = ""
     """The job that was about to be sent when the node was marked as touched."""
+    began: str = ""
+    """The same when it was marked first under this cordon, by whatever run."""
     out: bool = False
     """Takes no new pods: cordoned by anybody, or not Ready."""
     reason: str = ""
@@ -53,6 +55,7 @@ def standing_of(node: Object, pool: str) -> Standing:
         pool=record.pool if record else "",
         touched=record is not None and record.touched,
         step=record.step if record else "",
+        began=record.began if record else "",
         out=ownership.unschedulable(node) or not ready,
         reason=reason,
         held=owner.held or "",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fleetdrv.model import Job, JobState
-from fleetdrv.phases import Phase, cut_off, gave_up, last_job, next_job, number_of
+from fleetdrv.phases import Phase, gave_up, last_job, next_job, nothing_before, number_of
 from fleetdrv.plan import NodePlan, Outcome
 
 
@@ -93,6 +93,8 @@ class Sight:
     """The cordon's own record says that a job was about to be sent."""
     about_to: str = ""
     """That job, by the same record."""
+    began: str = ""
+    """The job that was to touch the node first, by the same record."""
     has_good: bool = False
     """A last known good is there for every driver of the playbook."""
     good_again: bool = False
@@ -206,7 +208,7 @@ def _way_on(sight: Sight) -> Owed:
     if sight.plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
     if outage is not None and (why := gave_up(sight, Phase.OUTAGE)):
-        if outage.exit_code == _AS_IT_WAS and not cut_off(sight, Phase.OUTAGE):
+        if outage.exit_code == _AS_IT_WAS and nothing_before(sight, outage, sight.began):
             return Owed(debt=Debt.RETURN, job=outage.id, verdict=Verdict.FAILED, why=f"{why}; all is as it was")
         return _roll_back(sight, outage, why)
     if outage is not None and outage.state is JobState.DONE:
@@ -237,7 +239,7 @@ _KEPT_BY_OTHERS = {81, 82}
 
 _AS_IT_WAS = 83
 """Of an outage's program: it failed, and neither it nor a step of its job before it has left anything changed.
-What an earlier job that was cut off has left, it cannot know."""
+What an earlier job has left, or an earlier run that was taken over, it cannot know."""
 
 
 def _stage_verdict(stage: Job | None) -> Verdict:

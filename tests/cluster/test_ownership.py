@@ -104,6 +104,9 @@ def test_every_way_back_gives_the_node_as_found(node: dict[str, Any]) -> None:
     adopted = apply(failed, ownership.adopt_patch(failed, record, run="r2", holder="else@where"))
     record = ownership.state(adopted).record or record
     assert (record.run, record.holder, record.failed, record.touched) == ("r2", "else@where", "", True)
+    adopted = apply(adopted, ownership.touched_patch(adopted, record, "again"))
+    record = ownership.state(adopted).record or record
+    assert (record.step, record.began) == ("again", "install"), "what was done first is not forgotten"
     open_ = apply(adopted, ownership.readmit_patch(adopted, ownership.state(adopted).record or a_cordon()))
     assert ownership.state(open_).kind is Kind.OURS
     back = apply(open_, ownership.uncordon_patch(open_, record))

@@ -65,7 +65,8 @@ class Fate:
     needs_stage: bool = True
     stage_works: bool = True
     outage: str = "works"
-    """works, fails, lies (exits 0 and loads nothing), or is refused: the old code is in use."""
+    """works, fails, lies (exits 0 and loads nothing), is refused (the old code is in use), or is harmless: it
+    fails and says that it, and what it did before, left all as it was."""
     rollback: str = "works"
     has_good: bool = True
     again: bool = False
@@ -83,6 +84,9 @@ class Node:
     grip: Grip = Grip.FREE
     touched: bool = False
     about_to: str = ""
+    began: str = ""
+    found: str = ""
+    """Version at the cordon."""
     held: str = ""
     spent: Verdict | None = None
     fuse: int = -1
@@ -107,6 +111,7 @@ class Node:
             run=RUN,
             touched=self.touched,
             about_to=self.about_to,
+            began=self.began,
             has_good=self.fate.has_good,
             good_again=self.fate.has_good and self.version == self.good,
             held=self.held,
@@ -139,7 +144,7 @@ class Node:
         if due.debt in ENDS_THE_OUTAGE:
             verified = self.version in ("new", self.good)
             assert verified or not self.touched
-            assert due.debt is not Debt.RETURN or not self.touched
+            assert due.debt is not Debt.RETURN or not self.touched or self.version == self.found
         assert (due.verdict is not None) == (due.debt in FINAL)
 
     def pay(self, due: Owed) -> None:
@@ -149,11 +154,12 @@ class Node:
             case Debt.STAGE:
                 self.send(due.job)
             case Debt.OUTAGE:
-                self.write(grip=Grip.OURS)
-                self.write(touched=True, about_to=due.job)
+                if self.grip is Grip.FREE:
+                    self.write(grip=Grip.OURS, found=self.version, began="")
+                self.touch(due.job)
                 self.send(due.job)
             case Debt.ROLLBACK:
-                self.write(touched=True, about_to=due.job)
+                self.touch(due.job)
                 self.send(due.job)
             case Debt.FINISH:
                 self.send(job_id(RUN, Phase.KEEP, 1 + sum(".keep." in job for job in self.jobs)))
@@ -165,6 +171,9 @@ class Node:
                 self.write(grip=Grip.FOREIGN, touched=False, spent=due.verdict)
             case Debt.LEAVE_OUT | Debt.NOTHING:
                 self.effect()
+
+    def touch(self, job: str) -> None:
+        self.write(touched=True, about_to=job, began=self.began or job)
 
     def write(self, **fields: object) -> None:
         """One PATCH of the Node: all of it or nothing."""
@@ -202,9 +211,9 @@ class Node:
                 self.staged = self.staged or fate.stage_works
                 return 0 if fate.stage_works else 68
             case "outage":
-                now = {"works": "new", "fails": "half", "lies": "half", "refused": self.version}
-                self.version = now[fate.outage]
-                return {"fails": 78, "refused": 75}.get(fate.outage, 0)
+                now = {"works": "new", "fails": "half", "lies": "half"}
+                self.version = now.get(fate.outage, self.version)
+                return {"fails": 78, "refused": 75, "harmless": 83}.get(fate.outage, 0)
             case "rollback":
                 self.version = {"works": self.good, "fails": "half", "lies": "half"}[fate.rollback]
                 return 78 if fate.rollback == "fails" else 0
@@ -385,7 +394,8 @@ def test_an_outage_job_of_before_this_cordon_is_no_proof_that_this_outage_failed
 # ---- anything that can be seen
 
 
-ENDINGS = ((0, ""), (0, ""), (78, "toy: load"), (75, "lock"), (77, "token"), (64, "meta"))
+ENDINGS = ((0, ""), (0, ""), (78, "toy: load"), (83, "apt: install"), (75, "lock"), (77, "token"), (64, "meta"))
+NEVER_RAN = ("lock", "token", "meta", "superseded")
 STATES = (
     JobState.DONE,
     JobState.DONE,
@@ -419,6 +429,7 @@ def sights(draw: st.DrawFn) -> Sight:
         grip=pick(draw, GRIPS),
         run=RUN,
         touched=pick(draw, YES_OR_NO),
+        began=pick(draw, ("", job_id(RUN, Phase.OUTAGE, 1), job_id("r0", Phase.OUTAGE, 1), *jobs)),
         has_good=pick(draw, YES_OR_NO),
         good_again=pick(draw, YES_OR_NO),
         held=pick(draw, ("", "", "", "rma, by ann")),
@@ -458,7 +469,12 @@ def test_a_node_that_is_not_ours_owes_nothing_but_to_be_let_go(sight: Sight) -> 
 @given(sights())
 def test_a_touched_node_goes_back_only_verified(sight: Sight) -> None:
     due = owed(sight)
-    assert due.debt is not Debt.RETURN or not sight.touched
+    if due.debt is Debt.RETURN and sight.touched:
+        assert sight.began.startswith(f"{RUN}.outage.")
+        since = int(sight.began.rpartition(".")[2])
+        ours = [job for job in sight.jobs if job.id.startswith(f"{RUN}.outage.")]
+        ran = [job for job in ours if int(job.id.rpartition(".")[2]) >= since and job.failed_step not in NEVER_RAN]
+        assert [(job.id, job.exit_code) for job in ran] == [(due.job, 83)]
     assert due.debt is not Debt.FINISH or sight.plan.outcome is Outcome.CONVERGED
     assert due.debt is not Debt.RETURN_ROLLED_BACK or sight.good_again
     assert due.debt is not Debt.ROLLBACK or sight.touched
@@ -845,20 +861,54 @@ def test_a_trial_build_that_cannot_fit_is_no_failure_of_the_node(code: int, verd
     assert touched == Owed(debt=Debt.LEAVE_OUT, job=stage.id, verdict=Verdict.LEFT_OUT, why=why)
 
 
+AS_IT_WAS = a_job(f"{RUN}.outage.1", code=83, step="apt: install")
+
+
 @pytest.mark.parametrize("has_good", [False, True])
 def test_an_outage_that_left_all_as_it_was_ends_as_the_node_was_found(has_good: bool) -> None:
-    outage = a_job(f"{RUN}.outage.1", code=83, step="apt: install")
-    due = owed(in_outage(CHANGE, outage, has_good=has_good))
-    assert (due.debt, due.verdict, due.job) == (Debt.RETURN, Verdict.FAILED, outage.id)
-    assert due.why == f"apt: install: exit 83 (job {outage.id}); all is as it was"
-    assert owed(in_outage(CONVERGED, outage, has_good=has_good)).debt is Debt.FINISH
+    due = owed(in_outage(CHANGE, AS_IT_WAS, began=AS_IT_WAS.id, has_good=has_good))
+    assert (due.debt, due.verdict, due.job) == (Debt.RETURN, Verdict.FAILED, AS_IT_WAS.id)
+    assert due.why == f"apt: install: exit 83 (job {AS_IT_WAS.id}); all is as it was"
+    finished = in_outage(CONVERGED, AS_IT_WAS, began=AS_IT_WAS.id, has_good=has_good)
+    assert owed(finished).debt is Debt.FINISH
     rollback = a_job(f"{RUN}.rollback.1", code=83, step="apt: back")
-    assert owed(in_outage(CHANGE, outage, rollback, has_good=has_good)).debt is Debt.LEAVE_OUT
+    back = in_outage(CHANGE, AS_IT_WAS, rollback, began=AS_IT_WAS.id, has_good=has_good)
+    assert owed(back).debt is Debt.LEAVE_OUT
 
 
 @pytest.mark.parametrize(("good", "debt"), [(True, Debt.ROLLBACK), (False, Debt.LEAVE_OUT)])
-def test_as_it_was_says_nothing_of_what_a_job_cut_off_before_has_left(good: bool, debt: Debt) -> None:
-    """A node that lost its power in dpkg: the next job finds apt's lock taken, and has changed nothing itself."""
-    cut_off = a_job(f"{RUN}.outage.1", JobState.INTERRUPTED)
+@pytest.mark.parametrize(
+    ("before", "began"),
+    [
+        ((a_job(f"{RUN}.outage.1", JobState.INTERRUPTED),), f"{RUN}.outage.1"),  # lost its power in dpkg
+        ((), "r0.outage.1"),  # an earlier run has touched it, and left it out
+        ((), "r0.rollback.2"),
+        ((), ""),  # nobody knows
+    ],
+)
+def test_as_it_was_says_nothing_of_what_was_done_before_that_job(
+    before: tuple[Job, ...], began: str, good: bool, debt: Debt
+) -> None:
+    """The job found apt's lock taken, say, and has changed nothing itself."""
+    refused = a_job(f"{RUN}.outage.{len(before) + 1}", code=83, step="toy: may apt install now?")
+    assert owed(in_outage(CHANGE, *before, refused, began=began, has_good=good)).debt is debt
+
+
+@pytest.mark.parametrize("label", ["lock", "token", "superseded"])
+def test_a_job_that_never_began_has_changed_nothing(label: str) -> None:
+    before = a_job(f"{RUN}.outage.1", code=75, step=label)
     refused = a_job(f"{RUN}.outage.2", code=83, step="toy: may apt install now?")
-    assert owed(in_outage(CHANGE, cut_off, refused, has_good=good)).debt is debt
+    assert owed(in_outage(CHANGE, before, refused, began=before.id)).debt is Debt.RETURN
+
+
+@pytest.mark.parametrize("has_good", [False, True])
+@pytest.mark.parametrize("aftermath", AFTERMATH)
+def test_a_harmless_failure_goes_back_where_nothing_was_done_before_it(aftermath: str, has_good: bool) -> None:
+    """`Node.check` holds each debt: the node goes back only at the version at which it was found, or verified."""
+    fate = Fate(outage="harmless", has_good=has_good)
+    assert ending(fate) == (Verdict.FAILED, Grip.FREE, False, "old")
+    for first, second in product(range(kill_points(fate)), repeat=2):
+        node = Node(fate)
+        killed(node, first, aftermath)
+        killed(node, second, aftermath)
+        node.turn()

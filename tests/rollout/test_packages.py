@@ -251,6 +251,27 @@ def test_in_the_outage_another_apt_is_waited_for_then_named(fleet: AptFleet) -> 
     assert fleet.is_sound()
 
 
+@pytest.mark.parametrize("size", [1])
+def test_a_node_that_an_earlier_run_left_out_stays_out_though_nothing_more_was_done(fleet: AptFleet) -> None:
+    """ "All is as it was" is said of one job; as it was, the node was broken."""
+    (name,) = fleet.nodes
+    node = fleet.nodes[name]
+    fleet.repository.add(dkms_package("1.3"))
+    fleet.bring("1.3", code=4)
+    assert fleet.node(name)["spec"]["unschedulable"], "its init fails, and nothing was known good"
+    full = node.folder / "bin/df"  # apt_ready.sh alone asks for /usr: the disk filled up since the stage
+    says = 'case "$*" in *" /usr") printf "x\\nx 9 9 0 100%% /usr\\n" ;; *) exec /bin/df "$@" ;; esac'
+    full.write_text(f"#!/bin/sh\n{says}\n")
+    full.chmod(0o755)
+    ended = fleet.bring("1.0", code=4)
+    assert "may apt install now?: exit 83" in ended.out, ended
+    assert "left out of service" in ended.out
+    assert fleet.node(name)["spec"]["unschedulable"]
+    full.unlink()
+    fleet.bring("1.0")
+    assert (fleet.packages(), fleet.is_sound()) == ({"hi 1.0"}, True)
+
+
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("size", [1])
 @pytest.mark.parametrize("moment", Moment)
