@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fleetdrv import locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
-from fleetdrv.fleet import Fleet, Lock, Result
+from fleetdrv.fleet import Fleet, Lock
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
@@ -108,15 +110,27 @@ def remediate(options: Options, playbook: str) -> ExitCode:
         try:
             locked.demand_free(crew)
             record = crew.record()
+            _demand_not_undone(crew, record)
             run, seen = survey.survey(crew, record)
             result = _mend(crew, run, record, seen, teller)
         except Taken as error:
             return recap.left_alone(options, str(error), ExitCode.DONE)
-        except Stopped as error:  # before any node was begun: the pool is paused
+        except Stopped as error:  # before any node was begun: the pool is paused, or was rolled back
             return recap.left_alone(options, str(error), ExitCode.STOPPED)
         fresh = news.gather(crew, result, run, record)
         shown = fresh if options.quiet else news.open_matters(crew, result)
         return recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped)
+
+
+def _demand_not_undone(crew: Crew, record: RunRecord | None) -> None:
+    """Who rolled a pool back does not want cron to bring the same state again an hour later."""
+    back = replace(crew.loaded, back=True).digest
+    if record is not None and record.digest.startswith(back):  # whether the way back was an upgrade or not
+        pool, end = crew.pool_name, "was rolled back" if record.finished else "is being rolled back"
+        raise Stopped(
+            f"pool {pool}: {end} from this playbook by run {record.id}; left alone until the playbook changes, "
+            "or somebody types: fleetdrv apply"
+        )
 
 
 def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller) -> Result:

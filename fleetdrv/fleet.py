@@ -17,7 +17,7 @@ from typing import Protocol
 
 from fleetdrv import progress
 from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.endings import FAILED_BEFORE, NOTED, of_error, silent, stand_of
+from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, of_error, stand_of, unseen
 from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
@@ -52,19 +52,6 @@ class Lock(Warrant, Protocol):
     def orders(self) -> str:
         """Return why no more nodes may start (paused, aborted), or nothing."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a whole rollout ended."""
-
-    endings: tuple[Ending, ...]
-    stopped: str = ""
-    """Why it ended early."""
-    waiting: tuple[str, ...] = ()
-    """Nodes that still owe a change and were not started."""
-    goes_on: bool = False
-    """The same run is to be gone on with at another time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +91,7 @@ class Fleet:
         self.members = {name: Member(stand=Stand.WAITING) for name in seen}
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
-        away = [n for n in silent(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
+        away = [n for n in unseen(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
         self._save(progress.unreachable(self.lock.record, *away))  # of thousands, in one write
         for name, came in seen.items():
             if self._soaks.left_behind(self.lock.record, name, came):
@@ -127,8 +114,13 @@ class Fleet:
         finally:
             workers.shutdown(wait=not self._under_way, cancel_futures=True)
         waiting = [n for n, m in self.members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]
-        endings = tuple(self.endings.values())
-        return Result(endings=endings, stopped=self._stop, waiting=tuple(waiting), goes_on=self._goes_on)
+        return Result(
+            endings=tuple(self.endings.values()),
+            stopped=self._stop,
+            waiting=tuple(waiting),
+            goes_on=self._goes_on,
+            interrupted=self.interrupted(),
+        )
 
     def _step(self, workers: ThreadPoolExecutor) -> bool:
         """Start whom we may, then wait for somebody; return whether there is more to come."""

@@ -187,6 +187,7 @@ _BAD = frozenset(
         Verdict.LEFT_OUT,
         Verdict.LOST,
         Verdict.UNREACHABLE,
+        Verdict.UNSEEN,
         Verdict.INCOMPATIBLE,
         Verdict.NOT_MENDABLE,
         Verdict.BLOCKED,

@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 
 from fleetdrv.crew import Crew
-from fleetdrv.endings import of_error
+from fleetdrv.endings import Result, of_error
 from fleetdrv.errors import FleetdrvError
-from fleetdrv.fleet import Result
 from fleetdrv.look import View
 from fleetdrv.records import RunRecord
 from fleetdrv.turn import Debt, Owed

@@ -138,7 +138,8 @@ def remediate(options: Any, playbook: str) -> int:
     A node that failed is tried again after a while, at most as often as the playbook's `remediate` says, until
     the playbook changes or somebody types `apply`. No output where all is well. With --quiet only what is new
     since the last time: a node that is given up is told of once, while the exit code stays 4 until it is mended.
-    A pool that somebody else drives is left alone (exit code 0), a paused one too (5).
+    A pool that somebody else drives is left alone (exit code 0), a paused one too (5), and so is one that was
+    rolled back from this very playbook (5).
     """
     from fleetdrv import commands
 

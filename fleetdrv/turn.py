@@ -64,6 +64,8 @@ class Verdict(StrEnum):
     LEFT_OUT = "failed, left out of service"
     LOST = "failed, taken over by somebody else"
     UNREACHABLE = "unreachable"
+    UNSEEN = "unseen"
+    """It could not be looked at: log-in refused, facts unreadable, no answer about its Node. Untouched."""
     REFUSED = "refused"
     """Nothing proves which machine its Node is, or it has none. Nothing was touched; it spends no budget."""
     DEFERRED = "not tried again yet"

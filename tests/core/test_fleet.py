@@ -13,10 +13,10 @@ import pytest
 
 from fleetdrv.alone import LoneLock
 from fleetdrv.drive import Ending
+from fleetdrv.endings import Result as RollResult
 from fleetdrv.errors import ClusterAway, ClusterError, LinkLost, NodeRefused, Permanent, Stopped, Unreachable
 from fleetdrv.events import Event
 from fleetdrv.fleet import Fleet
-from fleetdrv.fleet import Result as RollResult
 from fleetdrv.model import Fault
 from fleetdrv.policy import MaintenanceWindow, PerTopology
 from fleetdrv.records import Result, RunRecord
@@ -416,6 +416,24 @@ def test_who_is_silent_is_unreachable_unless_we_had_cordoned_him(error: Exceptio
     world.roll(seen={"n0": error}, max_failures=5, max_unreachable=5, max_unavailable=2)
     record = world.lock.record
     assert (record.failed, record.unreachable) == ((("n0",), ()) if ours else ((), ("n0",)))
+
+
+def test_a_node_that_cannot_be_read_does_not_keep_the_others_from_being_mended() -> None:
+    world = a_world(False, False)
+    result = world.roll(seen={"n0": Permanent("n0", "probe", "cannot be read")}, max_unreachable=1)
+    assert {ending.node: ending.verdict for ending in result.endings} == {
+        "n0": Verdict.UNSEEN,
+        "n1": Verdict.CHANGED,
+    }
+    assert (world.lock.record.failed, world.lock.record.unreachable) == ((), ("n0",))
+
+
+def test_an_interrupt_counts_though_the_run_was_ending_already() -> None:
+    world = a_world(False, False)
+    world.lock.orders = lambda: "aborted by somebody"  # type: ignore[method-assign]
+    answers = iter([False])
+    result = world.roll(interrupted=lambda: next(answers, True))
+    assert (result.stopped, result.interrupted) == ("aborted by somebody", True)
 
 
 def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_anybody_starts() -> None:
