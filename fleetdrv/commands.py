@@ -13,6 +13,7 @@ from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
 from fleetdrv.fleet import Fleet, Lock
+from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
@@ -165,6 +166,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             stop_after_canary=stop_after_canary,
             interrupted=interrupted,
             pins=lambda: crew.versions.pins,
+            expected=expected_seconds(report.JOURNALS),
         )
         fleet.meet(seen)
         result = fleet.run()

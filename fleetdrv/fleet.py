@@ -23,6 +23,7 @@ from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
 from fleetdrv.rollout import Admission, admit
+from fleetdrv.roster import Roster
 from fleetdrv.send import Warrant
 from fleetdrv.slots import Member, Out, Pool, Stand
 from fleetdrv.soaks import Soaks
@@ -72,7 +73,9 @@ class Fleet:
     wall: Callable[[], datetime] = utc_now
     """For maintenance windows, and for soaks that outlive their controller."""
     sleep: Callable[[float], None] = time.sleep
-    members: dict[str, Member] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    """How many seconds each node's outage may take, as far as former runs tell."""
+    members: Roster = field(default_factory=lambda: Roster({}))
     endings: dict[str, Ending] = field(default_factory=dict)
     _under_way: dict[Future[Owed | Ending], tuple[str, str]] = field(default_factory=dict)
     _soaks: Soaks = field(init=False)
@@ -88,7 +91,7 @@ class Fleet:
 
     def meet(self, seen: Mapping[str, Owed | FleetdrvError]) -> None:
         """Take all nodes in with what the survey saw of them."""
-        self.members = {name: Member(stand=Stand.WAITING) for name in seen}
+        self.members = Roster({name: Member(stand=Stand.WAITING) for name in seen}, self.expected)
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
         away = [n for n in unseen(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]

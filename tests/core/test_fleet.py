@@ -140,6 +140,7 @@ class World:
         *,
         seen: Mapping[str, Any] | None = None,
         stop_after_canary: bool = False,
+        expected: Mapping[str, float] | None = None,
         **policy: Any,
     ) -> RollResult:
         fleet = Fleet(
@@ -152,6 +153,7 @@ class World:
             now=lambda: self.seconds,
             wall=lambda: START + timedelta(seconds=self.seconds),
             stop_after_canary=stop_after_canary,
+            expected=expected or {},
             sleep=self.sleep,
         )
         fleet.meet({**dict.fromkeys(self.nodes, OUTAGE), **(seen or {})})
@@ -434,6 +436,13 @@ def test_an_interrupt_counts_though_the_run_was_ending_already() -> None:
     answers = iter([False])
     result = world.roll(interrupted=lambda: next(answers, True))
     assert (result.stopped, result.interrupted) == ("aborted by somebody", True)
+
+
+def test_who_took_longest_before_goes_out_first_once_the_canary_is_through() -> None:
+    world = a_world(False, False, False, False)
+    expected = {"n1": 10.0, "n2": 50.0, "n3": 300.0}
+    world.roll(expected=expected, canary=1, max_unavailable=1, max_parallel=1)
+    assert [event.node for event in world.said if event.phase == "end"] == ["n0", "n3", "n2", "n1"]
 
 
 def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_anybody_starts() -> None:
