@@ -28,7 +28,7 @@ def expected_seconds(folder: Path) -> dict[str, float]:
 
 
 def outages(lines: Iterable[str]) -> dict[str, float]:
-    """Return the seconds from cordon to uncordon of each node that a journal tells of; torn lines are passed by."""
+    """Return the seconds from cordon to uncordon of each node that a journal tells of; torn lines are none."""
     since: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for line in lines:
