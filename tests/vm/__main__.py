@@ -111,8 +111,11 @@ def _exists(test: Test) -> bool:
 
 
 def _commit() -> str:
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """Name what is run; changes that are in no commit are told, but for the page itself."""
+    describe = ["git", "describe", "--always", "--abbrev=12"]
+    name = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", f":!{RESULTS.relative_to(ROOT)}"]
+    return name + ("-dirty" if subprocess.run(changed, cwd=ROOT, check=False).returncode else "")
 
 
 if __name__ == "__main__":
