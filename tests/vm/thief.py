@@ -14,6 +14,7 @@ import urllib.request
 
 CONFIG = "/etc/fleetdrv-lab.json"
 LOOT = "/run/thief.json"
+TCP = "6"  # a practice node has no /etc/protocols
 PLACES = ("/usr/lib*/gcc/*/*/cc1", "/usr/bin/make", "/usr/bin/*-linux-gnu-as", "/srv/packages", "/etc/resolv.conf")
 
 
@@ -38,8 +39,8 @@ def rules(order: str) -> None:
     The way to the world is not all: a mirror may stand beside the node, as the test's own does.
     """
     config = configured()
-    api = ["to", config["api_host"], "ipproto", "tcp", "dport", str(config["api_port"])]
-    ip("rule", order, "preference", "100", "ipproto", "tcp", "sport", "22", "lookup", "main")
+    api = ["to", config["api_host"], "ipproto", TCP, "dport", str(config["api_port"])]
+    ip("rule", order, "preference", "100", "ipproto", TCP, "sport", "22", "lookup", "main")
     ip("rule", order, "preference", "101", *api, "lookup", "main")
     ip("rule", order, "preference", "102", "prohibit")
     ip("-6", "rule", order, "preference", "102", "prohibit")
@@ -69,11 +70,17 @@ def take() -> None:
     while not cordoned():
         time.sleep(0.3)
     paths = [path for place in PLACES for path in glob.glob(place)]
+    note({"taken": paths})  # whatever happens here is given back
     for path in paths:
         os.rename(path, f"{path}.stolen")
     rules("add")
+    note({"taken": paths, "neighbour": [before, neighbour()], "at": time.time()})
+
+
+def note(loot: dict) -> None:
+    """Write down what is taken."""
     with open(LOOT, "w") as file:
-        json.dump({"taken": paths, "neighbour": [before, neighbour()], "at": time.time()}, file)
+        json.dump(loot, file)
 
 
 def give_back() -> None:
