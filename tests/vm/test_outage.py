@@ -11,8 +11,6 @@ import pytest
 
 from tests.vm.vm_fleet import CODE, VmFleet, eventually
 
-pytestmark = pytest.mark.long  # a part of the whole tier
-
 NODE = "node-1"
 THIEF = Path(__file__).with_name("thief.py")
 MOST_SECONDS = 300
