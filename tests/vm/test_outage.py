@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.vm.vm_fleet import CODE, VmFleet, eventually
 
 NODE = "node-1"
