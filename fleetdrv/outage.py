@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from fleetdrv import ready
 from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.effects import Cost, Effects
 from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
@@ -61,6 +62,10 @@ class Outage:
         if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
             why = "; ".join(obstacles)
             return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"cannot be drained: {why}")
+        if seen.standing.grip is not Grip.OURS:
+            waited, blocked = self._wait_for_apt(seen, warrant)
+            if waited or blocked:
+                return blocked  # whoever was waited for may have changed packages: look again
         try:
             if seen.standing.grip is not Grip.OURS and self.hooks.before(warrant.run, due.why):
                 return None  # minutes may have passed: look again before anything is done
@@ -88,6 +93,11 @@ class Outage:
         if not others:
             return None
         return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"others are at work: {'; '.join(others)}")
+
+    def _wait_for_apt(self, seen: View, warrant: Warrant) -> tuple[bool, Owed | None]:
+        return ready.wait(
+            self.jobs.line, seen.plan, warrant.check, lambda text: self.tell("apt", text, Level.PROGRESS)
+        )
 
     def _drain(self, seen: View, warrant: Warrant) -> Owed | None:
         """Empty the node; where that fails and nothing was touched, it goes back as it was found."""

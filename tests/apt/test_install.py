@@ -167,7 +167,7 @@ def test_apt_may_be_asked_before_anything_is_changed(node: AptNode) -> None:
         assert holder.stdout.readline() == "held\n"
         refused = node.run(*ready, READY_SECONDS="1")
         holder.wait(timeout=60)
-    assert refused.code == 83
+    assert refused.code == 86
     assert "dpkg's lock is held by process " in refused.reason
     node.call("mount -t tmpfs -o size=8m tmpfs /usr/lib/modules")
     full = node.run(*ready)
