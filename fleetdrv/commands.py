@@ -159,7 +159,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen), goes_on=True)
         fleet = Fleet(
             drivers=crew.drivers,
-            policy=crew.loaded.playbook.rollout,
+            policy=crew.loaded.playbook.policy,
             lock=lock,
             pool=crew.pool,
             say=crew.say,

@@ -18,7 +18,7 @@ from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, drain, preflight, wait_for
 from fleetdrv.errors import Conflict, Forbidden, NodeRefused, NotFound, Permanent, Transient
 from fleetdrv.ownership import Kind, Object, Patch
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from fleetdrv.records import Cordon, Result
 from fleetdrv.standing import Standing, last_result, standing_of
 from fleetdrv.swap import swap_node

@@ -9,7 +9,7 @@ import pytest
 from fleetdrv import names, ownership, pods
 from fleetdrv.errors import NotFound, Permanent
 from fleetdrv.ownership import Kind
-from fleetdrv.playbook import Drain, Operand
+from fleetdrv.policy import Drain, Operand
 from fleetdrv.records import Result
 from fleetdrv.service import KubernetesNode, NotOurs
 from tests.cluster.test_drain import Bystander

@@ -17,7 +17,7 @@ from fleetdrv.crew import Options
 from fleetdrv.errors import InputError, Refused
 from fleetdrv.lease import unheld
 from fleetdrv.ownership import Kind
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from fleetdrv.records import Hold, Result
 from fleetdrv.service import KubernetesNode, NotOurs, OnHold
 from fleetdrv.swap import swap_node
