@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleetdrv.drive import Ending
+from fleetdrv.attempts import PERMANENT
+from fleetdrv.drive import Ending, NodeDriver
 from fleetdrv.errors import ClusterError, LinkLost, NodeError, NodeRefused, Unreachable
 from fleetdrv.slots import Stand
-from fleetdrv.turn import Debt, Verdict
+from fleetdrv.turn import Debt, Owed, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,21 @@ def unseen(seen: Mapping[str, object]) -> list[str]:
     """Name the nodes that a survey could not look at, from whatever cause: they spend `max_unreachable`."""
     errors = ((name, came) for name, came in seen.items() if isinstance(came, Exception))
     return [name for name, error in errors if stand_of(_early(error)) is Stand.UNREACHABLE]
+
+
+def failed_earlier(seen: Mapping[str, object], drivers: Mapping[str, NodeDriver]) -> list[str]:
+    """Name the nodes that failed with this very wanted state in an earlier period of cron and are not tried now.
+
+    They still spend `max_failures`: a driver that fails wherever it goes would else take one more node with it in
+    each period. What never fits a node spends nothing, now as then. A human's `apply` begins anew, as does another
+    wanted state; a node that is held is not counted.
+    """
+    wait = [n for n, came in seen.items() if isinstance(came, Owed) and came.verdict in _WAIT]
+    lasts = {name: view.standing.last for name in wait if (view := drivers[name].view)}
+    return [name for name, last in lasts.items() if last and last.verdict not in PERMANENT]
+
+
+_WAIT = (Verdict.DEFERRED, Verdict.GIVEN_UP)
 
 
 def stand_of(verdict: Verdict) -> Stand:

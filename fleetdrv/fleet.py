@@ -17,7 +17,7 @@ from typing import Protocol
 
 from fleetdrv import progress
 from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, of_error, stand_of, unseen
+from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, failed_earlier, of_error, stand_of, unseen
 from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
@@ -95,7 +95,8 @@ class Fleet:
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
         away = [n for n in unseen(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
-        self._save(progress.unreachable(self.lock.record, *away))  # of thousands, in one write
+        record = progress.failed(self.lock.record, *failed_earlier(seen, self.drivers))
+        self._save(progress.unreachable(record, *away))  # of thousands, in one write
         for name, came in seen.items():
             if self._soaks.left_behind(self.lock.record, name, came):
                 why = "changed before this controller came"

@@ -143,6 +143,8 @@ class Remediate(Model):
     """How often cron may try one wanted state on one node, and how long it waits in between.
 
     Counted on the Node, whichever machine tries. A human's `apply` tries regardless and begins the count anew.
+    Until then, or until the playbook changes or the node is well, each node that failed spends one of
+    `rollout.max_failures` in every period.
     """
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 3

@@ -513,3 +513,25 @@ def test_a_successor_counts_the_canaries_that_passed_before_he_came() -> None:
     result = world.roll(seen=seen, max_unavailable=5, stop_after_canary=True, **soak)
     assert [name for name, node in world.nodes.items() if node.performed] == ["n1"]
     assert result.stopped.startswith("the canaries came through")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DEFERRED, Verdict.GIVEN_UP])
+def test_a_node_that_failed_in_a_period_before_still_spends_the_budget(verdict: Verdict) -> None:
+    """Else a driver that fails wherever it goes takes one more node with it each time that cron comes."""
+    world = a_world(False, False, False)
+    last = Result(run="r0", digest="d", verdict=Verdict.ROLLED_BACK, finding="init", at="", attempts=1)
+    world.nodes["n0"].view = a_view(last=last)
+    waits = {"n0": Owed(debt=Debt.NOTHING, verdict=verdict, why="tried 1 of 3 times")}
+    result = world.roll(seen=waits, max_failures=0, max_unavailable=2)
+    assert result.stopped == "1 failed, max_failures is 0"
+    assert [node.prepared for node in world.nodes.values()] == [0, 0, 0]
+    assert world.lock.record.failed == ("n0",)
+    assert not world.roll(seen=waits, max_failures=1).stopped
+
+
+def test_what_never_fits_spends_nothing_in_a_later_period_either() -> None:
+    world = a_world(False, False)
+    last = Result(run="r0", digest="d", verdict=Verdict.INCOMPATIBLE, finding="no headers", at="")
+    world.nodes["n0"].view = a_view(last=last)
+    waits = {"n0": Owed(debt=Debt.NOTHING, verdict=Verdict.GIVEN_UP, why="incompatible")}
+    assert not world.roll(seen=waits, max_failures=0).stopped
