@@ -295,6 +295,22 @@ def test_what_was_kept_before_stays_as_it_was_when_the_same_packages_are_kept_ag
     assert node.call("cat /was/digest /var/lib/fleetdrv/good/toy/current/digest") == "one\ntwo\n"
 
 
+def test_a_kernel_that_came_since_does_not_cost_what_is_kept(node: AptNode) -> None:
+    """DKMS built for it by itself, so nothing is staged; what is kept serves for the kernels that it is for."""
+    node.bring_to("toy-dkms=1.0")
+    keep = ("apt_keep.sh", "toy")
+    assert node.run(*keep, "one", "payload/wanted", "first", "toy-dkms=1.0", "--", node.kernel).code == 0
+    pins = ("payload/wanted", "-", "toy-dkms=1.0", "--")
+    for _ in range(2):
+        kept = node.run(*keep, "two", *pins, node.kernel, "9.9-new")
+        assert (kept.code, "there is no rollback" in kept.out) == (0, False), kept.out
+    states = [record[:3] for record in node.probe("driver", "toy") if record[0] in ("good", "former")]
+    assert states == [["good", "toy", "two"], ["former", "toy", "one"]]
+    assert node.run("apt_restore.sh", "toy").code == 0
+    assert node.run(*keep, "three", *pins, "9.9-new").code == 0
+    assert node.run("apt_restore.sh", "toy").code == 72, "of what is for no kernel that can boot nothing is kept"
+
+
 def test_nothing_kept_nothing_restored(node: AptNode) -> None:
     assert node.run("apt_restore.sh", "toy").code == 72
     node.bring_to("toy-tools=1.0")
