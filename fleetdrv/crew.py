@@ -57,6 +57,8 @@ class Options:
     yes: bool = False
     reason: str = ""
     upgrade: bool = False
+    metrics_file: str = ""
+    pushgateway: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 
@@ -19,6 +19,18 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds between two wall-clock times in ISO 8601; 0 where clocks disagree, or one is no time.
+
+    >>> seconds_between("2026-11-25T08:00:00Z", "2026-11-25T08:01:30Z"), seconds_between("noon", "")
+    (90.0, 0.0)
+    """
+    try:
+        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
+    except (ValueError, TypeError):  # TypeError: one of them names no time zone
+        return 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How long a Lease lasts, and the clocks. `now` is only written down, never compared."""
@@ -27,3 +39,28 @@ class Timing:
     monotonic: Callable[[], float] = steady_clock
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by phase, one phase at a time; a phase that comes again is added up.
+
+    >>> times = iter((0.0, 2.0, 5.0, 6.0))
+    >>> watch = Stopwatch(lambda: next(times))
+    >>> for phase in ("drain", "look", "drain", ""):
+    ...     watch.enter(phase)
+    >>> dict(watch.seconds)
+    {'drain': 3.0, 'look': 3.0}
+    """
+
+    now: Callable[[], float]
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str = ""
+    _since: float = 0.0
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase and end the one before; with "" none begins."""
+        now = self.now()
+        if self._phase:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
