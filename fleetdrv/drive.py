@@ -15,7 +15,7 @@ from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.effects import Cost, Effects
-from fleetdrv.errors import ClusterAway, NodeError, Permanent
+from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
@@ -24,7 +24,7 @@ from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
-from fleetdrv.service import HandsOff, NotOurs, Service
+from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
 from fleetdrv.timing import Stopwatch
 from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
@@ -179,6 +179,8 @@ class NodeDriver:
             self.stopwatch.enter("")
             self.builds.release(self.name)
         ending = self.ending(due)
+        if ending.verdict is Verdict.BLOCKED:
+            self.service.tell(self._outage.result(due, warrant.run))
         self._after(warrant.run, ending.verdict, ending.why)
         return ending
 

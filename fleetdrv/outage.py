@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.effects import Cost, Effects
-from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
+from fleetdrv.errors import FleetdrvError, HandsOff, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
 from fleetdrv.lifelines import stay
@@ -22,11 +22,10 @@ from fleetdrv.parse import ProbeError
 from fleetdrv.phases import Phase, job_id
 from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
-from fleetdrv.records import Result
+from fleetdrv.records import Result, seconds_between
 from fleetdrv.send import Sender, Tell, Warrant
-from fleetdrv.service import HandsOff, Service
+from fleetdrv.service import Service
 from fleetdrv.steps import keep, renewed, restore, stage_key
-from fleetdrv.timing import seconds_between
 from fleetdrv.turn import Debt, Grip, Owed, Verdict
 
 _LOOK_SECONDS = 60.0

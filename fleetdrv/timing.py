@@ -19,18 +19,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds between two wall-clock times in ISO 8601; 0 where clocks disagree, or one is no time.
-
-    >>> seconds_between("2026-11-25T08:00:00Z", "2026-11-25T08:01:30Z"), seconds_between("noon", "")
-    (90.0, 0.0)
-    """
-    try:
-        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
-    except (ValueError, TypeError):  # TypeError: one of them names no time zone
-        return 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How long a Lease lasts, and the clocks. `now` is only written down, never compared."""
