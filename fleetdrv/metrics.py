@@ -28,7 +28,7 @@ _OTHER = "other"
 _NO_FAILURE = frozenset(
     {Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED, Verdict.BLOCKED, Verdict.DEFERRED, DRIFTED}
 )
-_FINDING = re.compile(r"(?P<step>[a-z][a-z0-9 _.-]{0,39})(?P<code>: exit \d{1,3})?(?::|\Z| \()")
+_FINDING = re.compile(r"(?P<step>[a-z][a-z0-9 _.-]{0,39})((?P<code>: exit \d{1,3})\b|:| \()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def finding(node: NodeSeen) -> str:
     >>> finding(NodeSeen(node="n", verdict="given up", why="Whatever 17 said"))
     'given up'
     """
-    match = _FINDING.match(node.why)
+    match = _FINDING.match(node.why.removeprefix(f"{node.node}: ")) if node.verdict != Verdict.REFUSED else None
     return f"{match['step']}{match['code'] or ''}" if match else node.verdict
 
 
