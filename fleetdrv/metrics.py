@@ -28,7 +28,7 @@ _OTHER = "other"
 _NO_FAILURE = frozenset(
     {Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED, Verdict.BLOCKED, Verdict.DEFERRED, DRIFTED}
 )
-_FINDING = re.compile(r"(?P<step>[a-z][a-z0-9 _.-]{0,39})((?P<code>: exit \d{1,3})\b|:| \()")
+_FINDING = re.compile(r"[a-z][^;()\n]{0,79}?: exit \d{1,3}\b|[a-z][a-z0-9 _.-]{0,39}(?=:| \()")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,15 +131,15 @@ def found_version(driver: Driver, facts: NodeFacts) -> str:
 def finding(node: NodeSeen) -> str:
     """Return why a node failed in so few words that there are few of them: a step and its exit code.
 
-    >>> finding(NodeSeen(node="n", verdict="failed", why="load: exit 74 (job r1.outage.1); left as it was"))
-    'load: exit 74'
+    >>> finding(NodeSeen(node="n", verdict="failed", why="toy: install toy/1.1: exit 74 (job r1.outage.1); back"))
+    'toy: install toy/1.1: exit 74'
     >>> finding(NodeSeen(node="n", verdict="unreachable", why="connect: no route to 10.0.0.7"))
     'connect'
     >>> finding(NodeSeen(node="n", verdict="given up", why="Whatever 17 said"))
     'given up'
     """
     match = _FINDING.match(node.why.removeprefix(f"{node.node}: ")) if node.verdict != Verdict.REFUSED else None
-    return f"{match['step']}{match['code'] or ''}" if match else node.verdict
+    return match[0] if match else node.verdict
 
 
 def families(run: Run) -> tuple[Family, ...]:
