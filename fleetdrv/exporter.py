@@ -71,7 +71,7 @@ class Told:
 @contextmanager
 def reported(command: str, options: Options, playbook: str, say: Say) -> Iterator[Told]:
     """Tell how a command ended, also where it ends in an error. Raises InputError for a wrong option."""
-    _check(options)
+    check(options)
     told = Told(wanted=bool(options.metrics_file or options.pushgateway))
     started = time.monotonic()
     try:
@@ -97,9 +97,13 @@ def reported(command: str, options: Options, playbook: str, say: Say) -> Iterato
             _send(run, options, say)
 
 
-def _check(options: Options) -> None:
+def check(options: Options) -> None:
     """Refuse what would be in vain each time, before anything is touched."""
-    path, url = options.metrics_file, urlsplit(options.pushgateway)
+    path = options.metrics_file
+    try:
+        url = urlsplit(options.pushgateway)
+    except ValueError as error:
+        raise InputError(f"--pushgateway: {error}") from error
     if path and not path.endswith(".prom"):
         raise InputError(f"--metrics-file {path}: must end in .prom; node_exporter reads no other file")
     if options.pushgateway and (url.scheme not in ("http", "https") or not url.hostname):

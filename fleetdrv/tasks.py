@@ -206,6 +206,22 @@ def release(options: Any, node: str) -> int:
 
 
 @_command(
+    *("inventory", "limit", "context", *_METRICS),
+    print="systemd (units), cron (a line) or cronjob (Kubernetes objects)",
+    every="minutes between two starts: 5, 10, 15, 20, 30 or 60",
+    image="for cronjob: an image with fleetdrv and kubectl",
+)
+def schedule(options: Any, playbook: str, print: str = "", every: int = 15, image: str = "") -> int:
+    """Print what starts `remediate` again and again; it installs nothing.
+
+    Paths become absolute, and all are quoted as systemd, cron or Kubernetes read them.
+    """
+    from fleetdrv import scheduler
+
+    return scheduler.show(options, playbook, print, every, image)
+
+
+@_command(
     "context",
     "json",
     nodes="how many virtual machines",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections import Counter
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import GaugeMetricFamily
 
+from fleetdrv import metrics, records, timing
 from fleetdrv.layers import Layer
 from fleetdrv.metrics import DRIFTED, Family, NodeSeen, Run, driver_seen, families, finding, layers_of
 from fleetdrv.model import Kernels, Package
@@ -166,3 +168,7 @@ def test_what_is_counted_is_the_pool_a_playbook_names() -> None:
     book = a_playbook(pool="gpu-a")
     assert book.pool_name == "gpu-a"
     assert {labels[0] for family in families(a_run(pool="gpu-a"))[1:] for labels, _ in family.samples} == {"gpu-a"}
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    assert [doctest.testmod(module).failed for module in (metrics, records, timing)] == [0, 0, 0]
