@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("prometheus_client", "paramiko", "fabric", "pydantic", "httpx", "rich", "cryptography", "fleetdrv.crew", "fleetdrv.lab")
+HEAVY = (
+    *("paramiko", "fabric", "pydantic", "httpx", "rich", "cryptography", "prometheus_client"),
+    *("fleetdrv.crew", "fleetdrv.lab"),
+)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["--complete", "--", "fleetdrv pl"]])
