@@ -179,6 +179,7 @@ def test_a_gateway_that_refuses_or_is_not_there_is_a_warning() -> None:
     assert "not pushed" in away.text
 
 
+@pytest.mark.timeout(20)  # the client library's own deadline is 30 s
 def test_a_gateway_that_never_answers_ends_with_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "PUSH_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

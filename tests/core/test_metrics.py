@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import re
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -172,3 +174,11 @@ def test_what_is_counted_is_the_pool_a_playbook_names() -> None:
 
 def test_the_examples_in_the_docstrings_hold() -> None:
     assert [doctest.testmod(module).failed for module in (metrics, records, timing)] == [0, 0, 0]
+
+
+def test_the_published_alerts_are_rules_on_metrics_that_exist() -> None:
+    path = Path(__file__).parents[2] / "docs" / "alerts.yaml"
+    checked = subprocess.run(["promtool", "check", "rules", str(path)], capture_output=True, text=True, timeout=30)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    named = set(re.findall(r"fleetdrv_[a-z_]+", path.read_text()))
+    assert named <= {family.name for family in families(a_run())}

@@ -34,7 +34,9 @@ def watched(markers: dict[str, str]) -> Iterator[list[str]]:
     seen: set[str] = set()
 
     def watch() -> None:
-        while not stop.wait(0.01):
+        due = time.monotonic()
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due, time.monotonic() - 0.1) + 0.01
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     said = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
