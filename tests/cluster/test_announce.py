@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,6 +15,7 @@ from fleetdrv.errors import ClusterError, NotOurs
 from fleetdrv.events import Event, Level
 from fleetdrv.playbook import Drain
 from fleetdrv.records import Result
+from fleetdrv.wire import event_body
 from tests.fixtures_cluster import FakeWorld, World
 
 RESULT = Result(run="r1", digest="d", verdict="changed", finding="", at="2026-11-23T05:00:30Z")
@@ -179,3 +182,31 @@ def test_an_api_that_refuses_an_event_is_no_error_of_the_act(fake_world: FakeWor
     controller.take_out("r1", "why")
     controller.leave_out("r1", replace(RESULT, verdict="failed", finding="f"))
     assert len(stage.said) == 1
+
+
+def test_a_run_that_takes_an_outage_over_does_not_tell_its_cordon_again(world: World) -> None:
+    stage = Stage(world)
+    stage.controller().take_out("r1", "toy: built not as wanted")
+    stage.clock = "2026-11-23T06:00:00Z"
+    stage.controller().take_out("r2", "toy: loaded not as wanted")
+    assert stage.events() == [("Normal", "DriverCordoned", "toy: built not as wanted (run r1)")]
+
+
+def test_a_node_that_is_taken_out_again_in_the_same_run_is_told_again(world: World) -> None:
+    stage = Stage(world)
+    for at in ("2026-11-23T05:00:00Z", "2026-11-23T06:00:00Z"):
+        stage.clock = at
+        stage.controller().take_out("r1", "why")
+        stage.controller().give_back("r1", replace(RESULT, verdict="skipped"), {})
+    assert [reason for _, reason, _ in stage.events()] == ["DriverCordoned"] * 2 + ["DriverUncordoned"] * 2
+
+
+@pytest.mark.parametrize("length", [1, 63, 235, 236, 237, 253])
+def test_an_events_name_is_a_dns_subdomain_however_long_its_nodes_is(length: int) -> None:
+    part = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    for filling in ("n", "n-", "n."):
+        node = (filling * length)[: length - 1] + "n"
+        event = event_body(node, "R", "m", key="k", warning=False, now=datetime.now(UTC))
+        name = event["metadata"]["name"]
+        assert len(name) <= 253
+        assert re.fullmatch(rf"{part}(\.{part})*", name), name
