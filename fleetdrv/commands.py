@@ -59,7 +59,7 @@ def drift(options: Options, playbook: str) -> ExitCode:
     ):
         _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
-        code = told.ended(worst(ExitCode.DONE, *map(_drift_code, views.values())), survey.unseen(seen))
+        code = told.ended(worst(ExitCode.DONE, *map(_drift_code, views.values())), survey.unseen_endings(seen))
         if options.json:
             nodes = {name: report.drift_json(view) for name, view in views.items()}
             print(report.document("drift", code, nodes=nodes, effects=recap.effects(crew)))

@@ -49,7 +49,7 @@ def views_of(crew: Crew, seen: Seen) -> dict[str, View | str]:
     return views
 
 
-def unseen(seen: Seen) -> tuple[Ending, ...]:
+def unseen_endings(seen: Seen) -> tuple[Ending, ...]:
     """Return the endings of the nodes that could not be looked at."""
     return tuple(of_error(n, came, early=True) for n, came in seen.items() if isinstance(came, FleetdrvError))
 
