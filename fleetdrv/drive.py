@@ -249,7 +249,7 @@ class NodeDriver:
 
     def _follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
         del warrant
-        self.stopwatch.enter(due.job.rsplit(".", 2)[-2])
+        self.stopwatch.enter(due.job.rpartition(".")[0].rpartition(".")[2])
         self._tell("follow", due.why)
         if f".{Phase.STAGE}." in due.job:
             self.builds.lead(self.name, self._builds(_named(seen)))

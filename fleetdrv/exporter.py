@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPException
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -90,11 +90,18 @@ def reported(command: str, options: Options, playbook: str, say: Say) -> Iterato
                 exit_code=int(told.code),
                 ended=time.time(),
                 seconds=time.monotonic() - started,
-                version=version("fleetdrv"),
+                version=_version(),
                 nodes=told.nodes,
                 out_since=told.out_since,
             )
             _send(run, options, say)
+
+
+def _version() -> str:
+    try:
+        return version("fleetdrv")
+    except PackageNotFoundError:  # a source tree that nobody installed
+        return "unknown"
 
 
 def check(options: Options) -> None:
