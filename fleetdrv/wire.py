@@ -21,7 +21,7 @@ def event_body(
     """Return a core/v1 Event about a Node; those live in the namespace `default`.
 
     `uid` is the node's name, as kubelets write it: `kubectl describe node` (kubernetes/kubectl, describe.go) looks
-    for that, and older ones for nothing else. The name follows from `key`, so that one occasion cannot be told twice.
+    for that, and older ones for nothing else. The name follows from `key`: one occasion cannot be told twice.
     """
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
