@@ -242,7 +242,7 @@ class Fleet:
         self.endings[ending.node] = ending
         stand = stand_of(ending.verdict)
         self.members[ending.node] = replace(self.members[ending.node], stand=stand)
-        record = progress.measured(self.lock.record, self.policy, ending.seconds_out)
+        record = progress.measured(self.lock.record, self.policy, ending.own_seconds_out)
         if stand is Stand.FAILED:
             record = progress.failed(record, ending.node)
         elif stand is Stand.UNREACHABLE:

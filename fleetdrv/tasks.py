@@ -29,12 +29,15 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "quiet": (False, "only warnings and failures"),
     "yes": (False, "do not ask before touching anything"),
     "reason": ("", "why, for whoever looks at the pool"),
+    "metrics_file": ("", "write Prometheus metrics to this .prom file, for node_exporter; one file for a pool"),
+    "pushgateway": ("", "URL of a Prometheus Pushgateway that gets the same metrics"),
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
 _POSITIONAL = ("playbook", "pool", "node", "action")
 _LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
-_CHANGE = (*_LOOK, "yes", "reason", "upgrade")
+_METRICS = ("metrics_file", "pushgateway")
+_CHANGE = (*_LOOK, *_METRICS, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
 
 
@@ -120,7 +123,7 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
-@_command(*_LOOK)
+@_command(*_LOOK, *_METRICS)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.
 
@@ -131,7 +134,7 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
-@_command("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", "reason")
+@_command(*_LOOK, *_METRICS, "reason")
 def remediate(options: Any, playbook: str) -> int:
     """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
 
@@ -200,6 +203,22 @@ def release(options: Any, node: str) -> int:
     from fleetdrv import orders
 
     return orders.release(options, node)
+
+
+@_command(
+    *("inventory", "limit", "context", *_METRICS),
+    print="systemd (units), cron (a line) or cronjob (Kubernetes objects)",
+    every="minutes between two starts: 5, 10, 15, 20, 30 or 60",
+    image="for cronjob: an image with fleetdrv and kubectl",
+)
+def schedule(options: Any, playbook: str, print: str = "", every: int = 15, image: str = "") -> int:
+    """Print what starts `remediate` again and again; it installs nothing.
+
+    Paths become absolute, and all are quoted as systemd, cron or Kubernetes read them.
+    """
+    from fleetdrv import scheduler
+
+    return scheduler.show(options, playbook, print, every, image)
 
 
 @_command(

@@ -41,6 +41,7 @@ class Node:
     cordoned: bool = False
     domain: str = ""
     seconds_out: float | None = None
+    taken_over: bool = False
     looks: Owed | Exception = CONVERGED
     """What a look after the soak finds."""
     faults: tuple[Fault, ...] = ()
@@ -64,7 +65,10 @@ class Node:
             raise Permanent(self.name, "outage", "the job could not be started")
         self.cordoned = False
         self.view = a_view()
-        return Ending(node=self.name, verdict=Verdict.CHANGED, seconds_out=self.seconds_out)
+        seconds = self.seconds_out
+        return Ending(
+            node=self.name, verdict=Verdict.CHANGED, seconds_out=seconds, taken_over=self.taken_over
+        )
 
     def look(self, run: str) -> Owed:
         del run
@@ -376,6 +380,16 @@ def test_a_window_that_leaves_no_time_ends_the_run_and_says_when_the_next_one_op
     world.seconds = 3600 * 2
     shut = world.roll(maintenance_window=NIGHT, expected_seconds=1000)
     assert shut.stopped == "waiting for the maintenance window, which opens Thu 2026-11-26 12:00 UTC"
+
+
+def test_an_outage_that_lay_there_half_the_night_says_nothing_of_the_next_ones() -> None:
+    world = a_world(False, False)
+    for node in world.nodes.values():
+        node.seconds_out, node.taken_over = 20_000, True
+    result = world.roll(maintenance_window=NIGHT, expected_seconds=1000)
+    assert (result.stopped, result.waiting) == ("", ())
+    assert world.lock.record.outage_seconds == 0
+
 
 
 def test_nodes_of_one_domain_go_one_after_the_other() -> None:
