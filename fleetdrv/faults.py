@@ -12,6 +12,13 @@ from fleetdrv.playbook import Playbook
 from fleetdrv.sources import Contradiction
 from fleetdrv.yamlfile import Document, Place
 
+_PLAINLY = {
+    "tuple_type": "Input should be a list",
+    "dict_type": "Input should be a mapping of names to values",
+    "model_type": "Input should be a mapping of keys to values",
+}
+"""Pydantic's types in the words of YAML."""
+
 
 def told(document: Document, error: ValidationError) -> str:
     """Return every fault on a line of its own, in the order of the file."""
@@ -53,8 +60,8 @@ def _explained(document: Document, fault: Any) -> Iterator[tuple[Place, str]]:
 
 
 def _text(document: Document, place: Place, fault: Any) -> str:
-    text, found = str(fault["msg"]).removeprefix("Value error, "), fault["input"]
-    kind = fault["type"]
+    kind, found, text = fault["type"], fault["input"], str(fault["msg"]).removeprefix("Value error, ")
+    text = _PLAINLY.get(kind, text).replace("Tuple should", "List should").replace("Dictionary", "Mapping")
     if kind == "extra_forbidden":
         return f"unknown key; {_known(place)}"
     if kind in ("missing", "value_error"):

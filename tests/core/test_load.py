@@ -299,7 +299,7 @@ def test_a_value_that_is_not_allowed_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "null\n", "[1, 2]\n", "words\n"])
 def test_a_file_that_is_no_playbook_at_all_is_refused(tmp_path: Path, text: str) -> None:
     (said,) = faults(written(tmp_path, text))
-    assert said.startswith("1: the file: Input should be a valid dictionary")
+    assert said.startswith("1: the file: Input should be a mapping of keys to values")
 
 
 def test_archives_are_looked_for_beside_the_playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
