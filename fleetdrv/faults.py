@@ -35,7 +35,7 @@ def at(document: Document, place: Place, text: str) -> str:
 
 def _shown(key: str) -> str:
     """Return a key as it is, or quoted where it would not be seen to end."""
-    return key if key.isprintable() and key and ": " not in key else repr(key)
+    return key if key and ": " not in key else repr(key)
 
 
 def _causes(error: ValidationError) -> list[Any]:

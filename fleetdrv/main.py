@@ -133,6 +133,7 @@ class FleetProgram(Program):
 
     def _failed(self, code: ExitCode, text: str) -> int:
         """Say why on stderr, and in the one document that `--json` promises, whatever the ending."""
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)  # for terminals' sake
         print(f"fleetdrv: {text}", file=sys.stderr)
         if "--json" in self.argv:
             from fleetdrv.report import document

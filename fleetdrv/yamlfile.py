@@ -26,7 +26,6 @@ _UNFIT = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _HALF = re.compile("[\ud800-\udfff]")
-_HALF_FAULT = "holds half a character, a surrogate without its other half"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 def _lines(loader: _Loader, node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, str]]:
     """Yield each place with its line, and with a number as it is written; note what is refused."""
     if isinstance(node.value, str) and _HALF.search(node.value):
-        loader.refuse(node.start_mark, _HALF_FAULT)
+        loader.refuse(node.start_mark, "holds half a character, a surrogate without its other half")
     yield place, node.start_mark.line + 1, node.value if node.tag.endswith(":float") else ""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -172,8 +171,8 @@ def _lines(loader: _Loader, node: yaml.Node, place: Place) -> Iterator[tuple[Pla
             if not isinstance(key, yaml.ScalarNode):
                 loader.refuse(key.start_mark, "a key must be plain text")
                 continue
-            if _HALF.search(key.value):
-                loader.refuse(key.start_mark, _HALF_FAULT)
+            if not key.value.isprintable():  # it would break the lines of every message
+                loader.refuse(key.start_mark, f"a key must be plain text, found {key.value!r:.60}")
             elif key.value in seen:
                 loader.refuse(key.start_mark, f"{key.value}: this key stands there twice")
             seen.add(key.value)

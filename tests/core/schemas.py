@@ -209,12 +209,7 @@ def accepts(form: Mapping[str, Any], word: str) -> bool:
 
 def key(place: Place) -> str:
     """Return a place as messages name it."""
-    shown = [part if isinstance(part, int) or _plain(part) else repr(part) for part in place]
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).lstrip(".") or "the file"
-
-
-def _plain(part: str) -> bool:
-    return bool(part) and part.isprintable()
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p or repr(p)}" for p in place).lstrip(".") or "the file"
 
 
 def written(document: Any) -> tuple[str, dict[Place, int]]:

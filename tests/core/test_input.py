@@ -80,7 +80,8 @@ def test_every_rule_of_every_field_is_told_at_its_line_and_key(run: Any, spot: S
         place = case.at
         while place not in lines:
             place = place[:-1]
-        wanted = f"book.yaml:{lines[place]}: {key(case.at)}: "
+        what = f"{key(case.at)}: " if key(case.at).isprintable() else "a key must be plain text"
+        wanted = f"book.yaml:{lines[place]}: {what}"
         assert told, case
         assert [line for line in told if not line.startswith(wanted)] == [], f"{case}: {wanted}\n{text}"
         assert (code, touched) == (3, []), case

@@ -39,7 +39,7 @@ BEYOND_A_SCHEMA = (
 
 
 def as_editors_read_it(schema: Any) -> Any:
-    """Return a schema whose `$` is the end of the text, as in JavaScript; Python's also fits before a last newline."""
+    """Return a schema whose `$` is the end of the text, as in JavaScript, not also before a last newline."""
     if isinstance(schema, dict):
         return {re.sub(r"\$$", r"\\Z", name): as_editors_read_it(inner) for name, inner in schema.items()}
     if isinstance(schema, list):
