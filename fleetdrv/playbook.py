@@ -166,7 +166,7 @@ class Playbook(Model):
     """Name of the pool's Lease where the group's own name will not do."""
     hosts: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
     """Group of the inventory: the pool."""
-    cluster: str = ""
+    cluster: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")] = ""
     """UID of the cluster's kube-system namespace; another cluster is refused."""
     drivers: Annotated[tuple[Driver, ...], Field(min_length=1, max_length=16, strict=False)]
     drain: Drain = Drain()
