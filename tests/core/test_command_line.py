@@ -149,7 +149,7 @@ def test_everything_that_is_wrong_with_the_arguments_is_told_at_once(capsys: pyt
 
 WORDS = st.lists(
     st.sampled_from(
-        ["x.yaml", "", "-", "--", "-i", "-ihosts", "-i=h", "--inventory", "--inventory=h", "--limit", "-q", "--json"]
+        ["x.yaml", "", "-", "--", "-i", "-ihosts", "-i=h", "--inventory", "--limit=h", "--limit", "-q", "--json"]
     )
     | st.text("-=ijqyl ", max_size=4),
     max_size=6,

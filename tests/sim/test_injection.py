@@ -77,7 +77,7 @@ HARMLESS = {"drivers[1].apt.packages.acpi-call-dkms": {"*"}}
 
 
 def accepted(path: Path, document: Any) -> Playbook | None:
-    """Return the playbook if it is read, from its file, too; archives and keys, which are not there, do not matter."""
+    """Return the playbook if it is read, from its file, too; that archives and keys are missing is no matter."""
     try:
         book = Playbook.model_validate(document)
     except ValidationError:
