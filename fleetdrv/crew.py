@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from fleetdrv import inventory, load, names, ownership
+from fleetdrv import files, inventory, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.announce import Herald, service_of
 from fleetdrv.attempts import Counting
@@ -24,7 +23,7 @@ from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ClusterError, FleetdrvError, InputError, NodeRefused, Refused
+from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.kubectl import Proxy
 from fleetdrv.line import NodeLine
@@ -175,12 +174,11 @@ def assemble(
     `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
     `back`: the playbook is to be undone.
     """
-    loaded = replace(load.playbook(Path(playbook)), back=back)
-    if not options.inventory:
-        raise InputError("no inventory: name one with --inventory FILE")
-    everything = inventory.read(Path(options.inventory))
+    loaded, everything = files.read(playbook, options.inventory)
+    loaded = replace(loaded, back=back)
     pool_hosts = everything.group(loaded.playbook.hosts)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
+    files.demand_ways(chosen, options.inventory)
     effects, versions = Effects(), Versions(upgrade=options.upgrade)
     hooks = _caller(loaded, say)
     book = loaded.playbook

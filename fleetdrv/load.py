@@ -12,13 +12,11 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fleetdrv import dkmsconf, yamlfile
+from fleetdrv import dkmsconf, faults, yamlfile
 from fleetdrv.errors import FleetdrvError, InputError
 from fleetdrv.modules import Module, file_name
 from fleetdrv.playbook import Driver, Playbook
@@ -66,45 +64,31 @@ def playbook(path: Path) -> Loaded:
     try:
         book = Playbook.model_validate(document.data)
     except ValidationError as error:
-        faults = sorted(_faults(error), key=lambda fault: document.line(fault["loc"]))
-        raise InputError("\n".join(_explain(document, fault) for fault in faults)) from None
+        raise InputError(faults.told(document, error)) from None
     return _with_archives(document, book, path)
-
-
-def _faults(error: ValidationError) -> list[Any]:
-    """Leave out what only follows from another fault: a list without its bad items is "too short"."""
-    found = error.errors()
-    inner = [fault["loc"] for fault in found]
-    return [
-        fault
-        for fault in found
-        if fault["type"] != "too_short"
-        or not any(len(loc) > len(fault["loc"]) and loc[: len(fault["loc"])] == fault["loc"] for loc in inner)
-    ]
 
 
 def _with_archives(document: yamlfile.Document, book: Playbook, path: Path) -> Loaded:
     archives: dict[str, bytes] = {}
     keys: dict[str, bytes] = {}
-    drivers, faults = [], []
+    drivers, found = [], []
     for index, driver in enumerate(book.drivers):
         if driver.apt is not None and driver.apt.repository is not None:
-            line = document.line(("drivers", index, "apt", "repository", "key"))
+            place: yamlfile.Place = ("drivers", index, "apt", "repository", "key")
             try:
                 keys[driver.name] = _file(path.parent / driver.apt.repository.key, MAX_KEY_BYTES)
             except InputError as error:
-                faults.append(f"{path}:{line}: drivers[{index}].apt.repository.key: {error}")
+                found.append(faults.at(document, place, str(error)))
         if driver.dkms is None:
             drivers.append(driver)
             continue
-        line = document.line(("drivers", index, "dkms", "source"))
         try:
             archives[driver.name] = _archive(path.parent / driver.dkms.source, driver.dkms.sha256)
             drivers.append(_named(driver, driver.dkms, archives[driver.name]))
         except FleetdrvError as error:
-            faults.append(f"{path}:{line}: drivers[{index}].dkms: {error}")
-    if faults:
-        raise InputError("\n".join(faults))
+            found.append(faults.at(document, ("drivers", index, "dkms", "source"), str(error)))
+    if found:
+        raise InputError("\n".join(found))
     return Loaded(book.model_copy(update={"drivers": tuple(drivers)}), path, archives, keys)
 
 
@@ -172,44 +156,3 @@ def _dkms_conf(archive: bytes) -> str:
 def _is_dkms_conf(member: tarfile.TarInfo) -> bool:
     path = PurePosixPath(member.name)
     return member.isfile() and path.name == "dkms.conf" and len(path.parts) <= 2
-
-
-def _explain(document: yamlfile.Document, fault: Any) -> str:
-    place = tuple(part for part in fault["loc"] if not _is_type_tag(part))
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-    text = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        text = "unknown key" + _suggestion(place)
-    elif fault["type"] == "string_type" and isinstance(fault["input"], int | float):
-        text = f"{fault['input']!r} was read as a number; write it in quotes"
-    elif fault["type"] not in ("missing", "value_error"):
-        text += f"; found {fault['input']!r:.80}"
-    return f"{document.path}:{document.line(place)}: {key or 'the file'}: {text}"
-
-
-def _is_type_tag(part: object) -> bool:
-    """Pydantic names the branch of a union in `loc`; a reader looks for the key only."""
-    return isinstance(part, str) and (
-        part == "int" or part.startswith(("constrained-", "function-", "tag-"))
-    )
-
-
-def _suggestion(place: tuple[str | int, ...]) -> str:
-    model: Any = Playbook
-    for part in place[:-1]:
-        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):
-            annotation = str(model.model_fields[part].annotation) if part in model.model_fields else ""
-            model = next((m for m in _models() if f".{m.__name__}" in annotation), model)
-    known = sorted(model.model_fields)
-    close = get_close_matches(str(place[-1]), known, 1)
-    return (f"; did you mean {close[0]}?" if close else "") + f" known: {', '.join(known)}"
-
-
-def _models() -> list[type[BaseModel]]:
-    from fleetdrv import modules, policy, sources
-    from fleetdrv import playbook as schema
-
-    parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
-    parts += [policy.Drain, schema.Reboot, policy.Rollout, policy.PerTopology, policy.MaintenanceWindow]
-    parts += [modules.Names]
-    return [*parts, policy.WaitFor, policy.PodFilter, policy.Operand]

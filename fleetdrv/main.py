@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from fleetdrv import __version__
-from fleetdrv.errors import ExitCode, FleetdrvError
+from fleetdrv import __version__, arguments
+from fleetdrv.errors import ExitCode, FleetdrvError, InputError
 from fleetdrv.tasks import namespace
 
 _KEPT = {
@@ -25,6 +26,7 @@ _KEPT = {
     "version",
     "write-pyc",
 }
+_POSITIONAL_MAY_BE_MISSING = ("status",)
 
 
 class FleetProgram(Program):
@@ -53,8 +55,7 @@ class FleetProgram(Program):
 
     def print_task_help(self, name: str) -> None:
         """Print one command's promise and options."""
-        positional = " ".join(arg.name.upper() for arg in self.parser.contexts[name].positional_args)
-        print(f"Usage: {self.binary} {name} {positional} [options]".replace("  ", " ") + "\n")
+        print(self._usage(self.parser.contexts[name]) + "\n")
         print(
             "\n".join(line.strip() for line in (self.collection[name].__doc__ or "").strip().splitlines())
             + "\n"
@@ -63,7 +64,7 @@ class FleetProgram(Program):
         self.print_columns(self.parser.contexts[name].help_tuples())
 
     def normalize_argv(self, argv: list[str] | None) -> None:
-        """Make two things work for which Invoke knows no way.
+        """Refuse words that cannot be meant, and make two things work for which Invoke knows no way.
 
         `COMMAND --help` (Invoke takes --help for the missing positional), and POOL of `status` left out.
         """
@@ -72,8 +73,29 @@ class FleetProgram(Program):
         command, *rest = words or [""]
         if command in namespace.tasks and {"--help", "-h"} & set(rest):
             self.argv = [binary, "--help", command]
-        elif command == "status" and (not rest or rest[0].startswith("-")):
-            self.argv = [binary, command, "", *rest]
+        elif command in namespace.tasks:
+            words = self._checked(command, rest).positional
+            if command in _POSITIONAL_MAY_BE_MISSING and not words:
+                self.argv = [binary, command, "", *rest]
+        elif command and not command.startswith("-"):
+            close = get_close_matches(command, [*namespace.tasks, "--help"], 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"no command {command!r}{hint}\nUsage: {self.binary} COMMAND [options]{self._see()}")
+
+    def _checked(self, command: str, words: list[str]) -> arguments.Words:
+        """Take a command's words apart. Raises InputError with all that is wrong and how it is called."""
+        context = next(each for each in namespace.to_contexts() if each.name == command)
+        found = arguments.read(words, context, may_be_missing=command in _POSITIONAL_MAY_BE_MISSING)
+        if found.faults:
+            told = "\n".join(f"{command}: {fault}" for fault in found.faults)
+            raise InputError(f"{told}\n{self._usage(context)}{self._see(command)}")
+        return found
+
+    def _usage(self, context: ParserContext) -> str:
+        return arguments.usage(self.binary, context, may_be_missing=context.name in _POSITIONAL_MAY_BE_MISSING)
+
+    def _see(self, *command: str) -> str:
+        return f"\nSee: {' '.join((self.binary, *command))} --help"
 
     def run(self, argv: list[str] | None = None, exit: bool = True) -> None:
         """Run one command line; `exit=False` returns instead of leaving (tests)."""
@@ -111,6 +133,7 @@ class FleetProgram(Program):
 
     def _failed(self, code: ExitCode, text: str) -> int:
         """Say why on stderr, and in the one document that `--json` promises, whatever the ending."""
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)  # for terminals' sake
         print(f"fleetdrv: {text}", file=sys.stderr)
         if "--json" in self.argv:
             from fleetdrv.report import document
@@ -120,14 +143,14 @@ class FleetProgram(Program):
         return int(code)
 
     def _hint(self, text: str) -> str:
-        """Guess what a misspelt word was to be."""
-        known = list(namespace.tasks)
+        """Guess what a misspelt word before the command was to be."""
         word = text.partition("No idea what '")[2].partition("'")[0]
-        if word.startswith("-"):
-            given = next((w for w in self.argv[1:] if w in known), "")
-            known = list(self.parser.contexts[given].flags) if given else ["--help", "--version"]
-        close = get_close_matches(word, known, 1)
-        return (f" Did you mean {close[0]}?" if close else "") + f"\nSee: {self.binary} --help"
+        if any(word in command.flags for command in namespace.to_contexts()):
+            hint = f" {word} stands behind the command."
+        else:
+            close = get_close_matches(word, ["--help", "--version", "--print-completion-script"], 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+        return f"{hint}\nUsage: {self.binary} COMMAND [options]{self._see()}"
 
 
 _ABOUT = (

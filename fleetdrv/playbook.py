@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.modules import AsModule, ModuleName, file_name, load_name
 from fleetdrv.policy import DRIVER_SECONDS, Drain, Rollout
-from fleetdrv.sources import AptSource, DkmsSource, Model
+from fleetdrv.sources import AptSource, Contradiction, DkmsSource, Inner, Model, closed
 from fleetdrv.units import UnitName
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$")]
@@ -33,11 +33,19 @@ PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)
 Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
 
 
+def _one_source(schema: dict[str, Any]) -> None:
+    closed(schema)
+    there = {"type": "object"}
+    schema["not"] = {"required": ["dkms", "apt"], "properties": {"dkms": there, "apt": there}}
+
+
 class Driver(Model):
     """One driver: where it comes from, which modules it loads and with which parameters.
 
     With neither `dkms` nor `apt` its modules are the kernel's own.
     """
+
+    model_config = ConfigDict(json_schema_extra=_one_source)
 
     name: Name
     dkms: DkmsSource | None = None
@@ -70,20 +78,18 @@ class Driver(Model):
         return {module_name(module): values for module, values in parameters.items()}
 
     @model_validator(mode="after")
-    def _parameters_of_own_modules(self) -> Driver:
-        strangers = sorted(set(self.parameters) - set(self.modules))
-        if strangers:
-            raise ValueError(f"parameters for {', '.join(strangers)}, which modules does not list")
+    def _holds_together(self) -> Driver:
+        Contradiction.demand_none(self._contradictions())
         return self
 
-    @model_validator(mode="after")
-    def _one_source_and_no_own_foe(self) -> Driver:
+    def _contradictions(self) -> Iterator[tuple[Inner, str]]:
+        for stranger in sorted(set(self.parameters) - set(self.modules)):
+            yield ("parameters", stranger), f"parameters for {stranger}, which modules does not list"
         if self.dkms is not None and self.apt is not None:
-            raise ValueError("dkms and apt are both there; a driver has one source, or none (in-tree)")
-        foes = sorted(set(self.conflicts) & set(self.modules))
-        if foes:
-            raise ValueError(f"{', '.join(foes)} stands in modules and in conflicts")
-        return self
+            yield ("apt",), "dkms and apt are both there; a driver has one source, or none (in-tree)"
+        for index, foe in enumerate(self.conflicts):
+            if foe in self.modules:
+                yield ("conflicts", index), f"{foe} stands in modules and in conflicts"
 
     def with_services(self, units: Iterable[str]) -> Driver:
         """Return this driver with more services: what another version of it had stopped, say."""
@@ -160,7 +166,7 @@ class Playbook(Model):
     """Name of the pool's Lease where the group's own name will not do."""
     hosts: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
     """Group of the inventory: the pool."""
-    cluster: str = ""
+    cluster: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$")] = ""
     """UID of the cluster's kube-system namespace; another cluster is refused."""
     drivers: Annotated[tuple[Driver, ...], Field(min_length=1, max_length=16, strict=False)]
     drain: Drain = Drain()
@@ -177,41 +183,46 @@ class Playbook(Model):
         return hosts
 
     @model_validator(mode="after")
-    def _each_driver_and_module_once(self) -> Playbook:
-        for what, names in (
-            ("driver", [driver.name for driver in self.drivers]),
-            ("module", [module for driver in self.drivers for module in driver.modules]),
-            ("service", [unit for driver in self.drivers for unit in driver.services]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what} {', '.join(twice)} stands there twice")
-        foes = sorted({foe for driver in self.drivers for foe in driver.conflicts} & set(self.modules))
-        if foes:
-            raise ValueError(f"{', '.join(foes)} is a module of one driver and in conflicts of another")
+    def _holds_together(self) -> Playbook:
+        found = (*self._twice(), *self._foes(), *self._packages_in_two_ways(), *self._no_window_is_long_enough())
+        Contradiction.demand_none(found)
         return self
 
-    @model_validator(mode="after")
-    def _each_package_in_one_way(self) -> Playbook:
+    def _twice(self) -> Iterator[tuple[Inner, str]]:
+        seen = set[tuple[str, str]]()
+        for number, driver in enumerate(self.drivers):
+            named: list[tuple[str, str, Inner]] = [("driver", driver.name, ("name",))]
+            named += [("module", module, ("modules", index)) for index, module in enumerate(driver.modules)]
+            named += [("service", unit, ("services", index)) for index, unit in enumerate(driver.services)]
+            for what, name, place in named:
+                if (what, name) in seen:
+                    yield ("drivers", number, *place), f"{what} {name} stands there twice"
+                seen.add((what, name))
+
+    def _foes(self) -> Iterator[tuple[Inner, str]]:
+        for number, driver in enumerate(self.drivers):
+            for index, foe in enumerate(driver.conflicts):
+                if foe in self.modules:
+                    text = f"{foe} is a module of one driver and in conflicts of another"
+                    yield ("drivers", number, "conflicts", index), text
+
+    def _packages_in_two_ways(self) -> Iterator[tuple[Inner, str]]:
         """Drivers may share a package; but at two versions, or held by one only, no node would ever be done."""
         wanted: dict[str, tuple[str, bool, str]] = {}
-        for driver in self.drivers:
+        for number, driver in enumerate(self.drivers):
             for name, version in driver.apt.packages.items() if driver.apt else ():
                 way = (version, driver.apt.hold if driver.apt else False)
                 *first, whose = wanted.setdefault(name, (*way, driver.name))
                 if tuple(first) != way:
-                    raise ValueError(f"package {name} is wanted in two ways, by {whose} and {driver.name}")
-        return self
+                    text = f"package {name} is wanted in two ways, by {whose} and {driver.name}"
+                    yield ("drivers", number, "apt", "packages", name), text
 
-    @model_validator(mode="after")
-    def _the_longest_outage_fits_a_window(self) -> Playbook:
+    def _no_window_is_long_enough(self) -> Iterator[tuple[Inner, str]]:
         windows, longest = self.rollout.windows, self.policy.expected_seconds
         if windows and sum(window.seconds for window in windows) < longest:
-            raise ValueError(
-                f"no maintenance window is as long as the {longest} s that an outage may take, by "
-                f"drain.timeout_seconds, drain.wait_for and {DRIVER_SECONDS} s for the driver"
-            )
-        return self
+            text = f"no maintenance window is as long as the {longest} s that an outage may take, by "
+            text += f"drain.timeout_seconds, drain.wait_for and {DRIVER_SECONDS} s for the driver"
+            yield ("rollout", "maintenance_window"), text
 
     @property
     def policy(self) -> Rollout:

@@ -6,17 +6,26 @@ from datetime import UTC, tzinfo
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from fleetdrv import selectors
-from fleetdrv.sources import Model
+from fleetdrv.sources import Contradiction, Model
 
 Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
 Share = Annotated[int, Field(ge=0)] | Percent
 LabelKey = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
 ]
-Selector = Annotated[str, StringConstraints(max_length=512), AfterValidator(selectors.checked)]
+Selector = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(selectors.checked)]
 NamespaceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -30,7 +39,8 @@ def _positive(share: int | str) -> int | str:
     return share
 
 
-PositiveShare = Annotated[Share, AfterValidator(_positive)]
+_AS_SCHEMA = [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^(100|[1-9][0-9]?)%$"}]
+PositiveShare = Annotated[Share, AfterValidator(_positive), WithJsonSchema({"anyOf": _AS_SCHEMA})]
 
 
 class PerTopology(Model):
@@ -53,7 +63,7 @@ class MaintenanceWindow(Model):
 
     days: Annotated[tuple[Day, ...], Field(min_length=1, max_length=7, strict=False)] = DAYS
     """Days on which it starts."""
-    start: ClockTime
+    start: Annotated[ClockTime, Field(json_schema_extra={"not": {"const": "24:00"}})]
     end: ClockTime
     """`24:00` is the end of the day."""
     timezone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9/_+-]{0,63}$")] = "UTC"
@@ -68,9 +78,10 @@ class MaintenanceWindow(Model):
     @model_validator(mode="after")
     def _has_a_length(self) -> MaintenanceWindow:
         if self.start == "24:00":
-            raise ValueError("start 24:00 is 00:00 of the next day; write it so")
+            raise Contradiction([(("start",), "start 24:00 is 00:00 of the next day; write it so")])
         if self.start == self.end:
-            raise ValueError(f"starts and ends at {self.start}; the whole day is 00:00 to 24:00")
+            text = f"starts and ends at {self.start}; the whole day is 00:00 to 24:00"
+            raise Contradiction([(("end",), text)])
         return self
 
     @property
@@ -143,7 +154,8 @@ class Rollout(Model):
     @model_validator(mode="after")
     def _an_outage_fits_a_window(self) -> Rollout:
         if self.windows and sum(window.seconds for window in self.windows) < self.expected_seconds:
-            raise ValueError(f"no maintenance window is as long as expected_seconds, {self.expected_seconds}")
+            text = f"no maintenance window is as long as expected_seconds, {self.expected_seconds}"
+            raise Contradiction([(("maintenance_window",), text)])
         return self
 
     @property

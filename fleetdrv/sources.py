@@ -5,7 +5,8 @@ Patterns here are the border: a value that passed them may be written into a fil
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -22,10 +23,41 @@ Component = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
 
 
+Inner = tuple[str | int, ...]
+"""Keys and indices that lead from a model to a value in it."""
+
+
+class Contradiction(ValueError):
+    """Values that are right by themselves and do not go together: where, below the model that says so, and why.
+
+    A validator raises it with all that it found, so that the operator sees each at its own line.
+    """
+
+    def __init__(self, found: Iterable[tuple[Inner, str]]) -> None:
+        self.found = tuple(found)
+        super().__init__("; ".join(text for _, text in self.found))
+
+    @classmethod
+    def demand_none(cls, found: Iterable[tuple[Inner, str]]) -> None:
+        """Raise it unless nothing was found."""
+        if contradiction := tuple(found):
+            raise cls(contradiction)
+
+
+def closed(schema: dict[str, Any]) -> None:
+    """Say in the JSON Schema what `load` does: a mapping whose keys have a pattern has no other keys."""
+    open_ends = [schema]
+    while open_ends:
+        one = open_ends.pop()
+        if "patternProperties" in one:
+            one["additionalProperties"] = False
+        open_ends += [*one.get("properties", {}).values(), *one.get("patternProperties", {}).values()]
+
+
 class Model(BaseModel):
     """Frozen, strict, and without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, json_schema_extra=closed)
 
 
 class DkmsSource(Model):
@@ -61,12 +93,16 @@ class Repository(Model):
 
     @model_validator(mode="after")
     def _flat_or_with_components(self) -> Repository:
+        Contradiction.demand_none(self._contradictions())
+        return self
+
+    def _contradictions(self) -> Iterator[tuple[Inner, str]]:
         flat = [suite for suite in self.suites if suite.endswith("/")]
         if self.components and flat:
-            raise ValueError(f"suite {flat[0]} ends in a slash, so it has no components")
+            at: Inner = ("suites", self.suites.index(flat[0]))
+            yield at, f"suite {flat[0]} ends in a slash, so it has no components"
         if not self.components and len(flat) != len(self.suites):
-            raise ValueError("components are missing; only a suite that ends in a slash has none")
-        return self
+            yield ("components",), "components are missing; only a suite that ends in a slash has none"
 
 
 class AptSource(Model):
@@ -85,6 +121,6 @@ class AptSource(Model):
     @model_validator(mode="after")
     def _digests_of_own_exact_packages(self) -> AptSource:
         loose = sorted(p for p in self.sha256 if "*" in self.packages.get(p, "*"))
-        if loose:
-            raise ValueError(f"sha256 of {', '.join(loose)}: packages does not name it with an exact version")
+        text = "packages does not name it with an exact version"
+        Contradiction.demand_none((("sha256", name), f"sha256 of {name}: {text}") for name in loose)
         return self

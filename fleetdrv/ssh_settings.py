@@ -84,6 +84,8 @@ def read_variables(host: Host) -> Asked:
         value = next((variables[name] for name in names if variables.get(name) is not None), "")
         return str(value)
 
+    _demand_plain(host.name, "ansible_host", text("ansible_host", "ansible_ssh_host") or host.name)
+    _demand_plain(host.name, "ansible_user", text("ansible_user", "ansible_ssh_user"))
     options, notes = _options(host, text("ansible_ssh_common_args"), text("ansible_ssh_extra_args"))
     if text("ansible_password", "ansible_ssh_pass"):
         notes.append("ansible_password is not used: log-in is by key only")
@@ -99,6 +101,12 @@ def read_variables(host: Host) -> Asked:
         options=options,
         notes=tuple(notes),
     )
+
+
+def _demand_plain(host: str, key: str, value: str) -> None:
+    """Refuse what ssh(1) refuses as a host or user (ssh.c, valid_hostname): remedies put it on a command line."""
+    if value.startswith("-") or not value.isprintable() or set(value) & set(" '`\"$\\;&<>|(){}"):
+        raise InputError(f"{host}: {key} {value!r} is no name or address")
 
 
 def _options(host: Host, *arguments: str) -> tuple[dict[str, str], list[str]]:

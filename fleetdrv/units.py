@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 _TYPES = (".service", ".socket", ".timer", ".path")
 _NEVER_STOPPED = frozenset({"ssh", "sshd", "kubelet", "containerd", "crio", "docker", "dbus", "systemd-networkd"})
@@ -23,6 +23,9 @@ def unit(name: str) -> str:
 
 
 UnitName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@-]{0,120}$"), AfterValidator(unit)
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:_.@-]{0,120}$"),
+    AfterValidator(unit),
+    Field(json_schema_extra={"not": {"pattern": rf"^({'|'.join(sorted(_NEVER_STOPPED))})(\.|$)"}}),
 ]
 """A unit of systemd; `.service` may be left out."""

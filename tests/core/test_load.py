@@ -123,7 +123,7 @@ def test_archives_are_read_as_people_make_them(tmp_path: Path, mode: str, name: 
 )
 def test_an_archive_that_cannot_be_used_is_refused_at_its_line(tmp_path: Path, archive: bytes, fault: str) -> None:
     (said,) = faults(written(tmp_path, archive=archive))
-    assert said.startswith(f"6: drivers[0].dkms: {fault}")
+    assert said.startswith(f"6: drivers[0].dkms.source: {fault}")
 
 
 @given(st.integers(0, 2000), st.sampled_from(("w", "w:gz", "w:xz", "w:bz2")), st.booleans())
@@ -143,7 +143,7 @@ def test_an_archive_must_be_the_one_that_was_meant(tmp_path: Path) -> None:
     (tmp_path / "toy.tar").write_bytes(b"swapped")
     found, wanted = hashlib.sha256(b"swapped").hexdigest(), hashlib.sha256(an_archive()).hexdigest()
     assert faults(path) == [
-        f"6: drivers[0].dkms: {tmp_path}/toy.tar has SHA-256 {found}, the playbook wants {wanted}"
+        f"6: drivers[0].dkms.source: {tmp_path}/toy.tar has SHA-256 {found}, the playbook wants {wanted}"
     ]
 
 
@@ -151,15 +151,15 @@ def test_an_archive_beyond_all_measure_is_not_read(tmp_path: Path) -> None:
     path = written(tmp_path)
     with (tmp_path / "toy.tar").open("r+b") as file:
         file.truncate(load.MAX_ARCHIVE_BYTES + 1)
-    assert faults(path) == [f"6: drivers[0].dkms: {tmp_path}/toy.tar is larger than 536870912 bytes"]
+    assert faults(path) == [f"6: drivers[0].dkms.source: {tmp_path}/toy.tar is larger than 536870912 bytes"]
 
 
 def test_every_missing_archive_is_told(tmp_path: Path) -> None:
     second = GOOD[GOOD.index("  - name") :].replace("toy", "net")
     path = written(tmp_path, GOOD.replace("toy.tar", "gone.tar") + second)
     assert faults(path) == [
-        f"6: drivers[0].dkms: {tmp_path}/gone.tar cannot be read: No such file or directory",
-        f"11: drivers[1].dkms: {tmp_path}/net.tar cannot be read: No such file or directory",
+        f"6: drivers[0].dkms.source: {tmp_path}/gone.tar cannot be read: No such file or directory",
+        f"11: drivers[1].dkms.source: {tmp_path}/net.tar cannot be read: No such file or directory",
     ]
 
 
@@ -204,7 +204,7 @@ reboot: 7
         "18: rollout.max_unavialable",
         "20: drain.timeout",
         "21: reboot",
-        "22: [11]",
+        "22: 11",
         "1: hosts",
     }
 
@@ -222,7 +222,7 @@ DRIVER = "drivers[0]"
             "hosts: gpu\nhost: x",
             "3: host: unknown key; did you mean hosts? known: cluster, drain",
         ),
-        ("hosts: gpu", "hosts: gpu\nxyz: 1", "3: xyz: unknown key known: cluster"),
+        ("hosts: gpu", "hosts: gpu\nxyz: 1", "3: xyz: unknown key; known: cluster"),
         (
             "[toy]",
             "[toy]\n    module: [a]",
@@ -245,14 +245,14 @@ DRIVER = "drivers[0]"
         (
             "[toy]",
             "[toy]\n    parameters: {net: {a: b}}",
-            f"4: {DRIVER}: parameters for net, which modules does",
+            f"9: {DRIVER}.parameters.net: parameters for net, which",
         ),
         (
             "[toy]",
             '[toy]\n    parameters: {toy: {a: "b\\"c"}}',
             f"9: {DRIVER}.parameters.toy.a: String should",
         ),
-        ("[toy]", "[toy, toy]", "1: the file: module toy stands there twice"),
+        ("[toy]", "[toy, toy]", f"8: {DRIVER}.modules[1]: module toy stands there twice"),
         (
             "[toy]",
             "[{name: toy, flie: x}]",
@@ -260,7 +260,7 @@ DRIVER = "drivers[0]"
         ),
         ("[toy]", "[{file: x}]", f"8: {DRIVER}.modules[0].name: Field required"),
         ("[toy]", "[{name: toy, file: a.ko}]", f"8: {DRIVER}.modules[0].file: String should match pattern"),
-        ("[toy]", "[toy]\n    services: [a, a.service]", "1: the file: service a.service stands there twice"),
+        ("[toy]", "[toy]\n    services: [a, a.service]", f"9: {DRIVER}.services[1]: service a.service stands"),
         (
             "[toy]",
             "[toy]\n    services: [dcgm, kubelet, sshd.socket]",
@@ -299,7 +299,7 @@ def test_a_value_that_is_not_allowed_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "null\n", "[1, 2]\n", "words\n"])
 def test_a_file_that_is_no_playbook_at_all_is_refused(tmp_path: Path, text: str) -> None:
     (said,) = faults(written(tmp_path, text))
-    assert said.startswith("1: the file: Input should be a valid dictionary")
+    assert said.startswith("1: the file: Input should be a mapping of keys to values")
 
 
 def test_archives_are_looked_for_beside_the_playbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,8 +377,8 @@ def test_the_key_of_a_repository_is_read_beside_the_playbook(tmp_path: Path) -> 
         ("example.test/debian", "example.test/a b", "9: drivers[0].apt.repository.uri: "),
         ("[bookworm]", '["a b"]', "10: drivers[0].apt.repository.suites[0]: "),
         ("[bookworm]", "[./]", "10: drivers[0].apt.repository.suites[0]: "),
-        ("[bookworm]", "[flat/]", "8: drivers[0].apt.repository: suite flat/ ends in a slash"),
-        ("components: [main]", "components: []", "8: drivers[0].apt.repository: components are missing"),
+        ("[bookworm]", "[flat/]", "10: drivers[0].apt.repository.suites[0]: suite flat/ ends in a slash"),
+        ("components: [main]", "components: []", "11: drivers[0].apt.repository.components: components"),
         ("[main]", '["$(x)"]', "11: drivers[0].apt.repository.components[0]: "),
         ("0123456789ABCDEF0123", "0123456789abcdef0123", "13: drivers[0].apt.repository.fingerprint: "),
         ("ABCDEF01234567\n", "ABCDEF0123456\n", "13: drivers[0].apt.repository.fingerprint: "),
@@ -398,12 +398,12 @@ def test_what_an_apt_source_may_hold(tmp_path: Path, before: str, after: str, fa
 def test_a_driver_has_one_source(tmp_path: Path) -> None:
     text = GOOD.replace("    modules:", '    apt: {packages: {toy-dkms: "*"}}\n    modules:')
     (said,) = faults(written(tmp_path, text))
-    assert said == "4: drivers[0]: dkms and apt are both there; a driver has one source, or none (in-tree)"
+    assert said == "8: drivers[0].apt: dkms and apt are both there; a driver has one source, or none (in-tree)"
 
 
 def test_a_module_cannot_conflict_with_what_the_playbook_loads(tmp_path: Path) -> None:
     (said,) = faults(written(tmp_path, HEAD + "    conflicts: [rdma-rxe]\n"))
-    assert said == "4: drivers[0]: rdma_rxe stands in modules and in conflicts"
+    assert said == "6: drivers[0].conflicts[0]: rdma_rxe stands in modules and in conflicts"
     other = HEAD + "  - name: y\n    modules: [siw]\n    conflicts: [rdma_rxe]\n"
     (said,) = faults(written(tmp_path, other))
     assert said.endswith("rdma_rxe is a module of one driver and in conflicts of another")
@@ -461,9 +461,9 @@ def test_a_drain_with_filters_and_operands_is_read(tmp_path: Path) -> None:
         ),
         (
             "maintenance_window: {start: '22:00', end: '22:00'}",
-            "10: rollout.maintenance_window: starts and ends at",
+            "10: rollout.maintenance_window.end: starts and ends at",
         ),
-        ("maintenance_window: {start: '24:00', end: '04:00'}", "10: rollout.maintenance_window: start 24:00 is"),
+        ("maintenance_window: {start: '24:00', end: '04:00'}", "10: rollout.maintenance_window.start: start 24"),
         ("maintenance_window: {start: '22:00', end: '04:00', days: []}", "10: rollout.maintenance_window.days: "),
         ("maintenance_window: []", "10: rollout.maintenance_window: "),
         ("maintenance_window: weekends", "10: rollout.maintenance_window: "),
@@ -482,11 +482,11 @@ def test_a_drain_with_filters_and_operands_is_read(tmp_path: Path) -> None:
         ),
         (
             "maintenance_window: {start: '22:00', end: '22:10'}",
-            "9: rollout: no maintenance window is as long as expected_seconds, 900",
+            "10: rollout.maintenance_window: no maintenance window is as long as expected_seconds, 900",
         ),
         (
             "maintenance_window: {start: '22:00', end: '23:00'}\ndrain: {timeout_seconds: 3600}",
-            "1: the file: no maintenance window is as long as the 3900 s that an outage may take, by drain",
+            "10: rollout.maintenance_window: no maintenance window is as long as the 3900 s that",
         ),
         ("staging: 0", "10: rollout.staging: "),
         ("expected_seconds: 0", "10: rollout.expected_seconds: "),
