@@ -25,7 +25,7 @@ from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ClusterError, FleetdrvError, InputError, NodeRefused, Refused
+from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.kubectl import Proxy
 from fleetdrv.line import NodeLine
@@ -34,6 +34,7 @@ from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.proc import this_process
 from fleetdrv.records import RunRecord
+from fleetdrv.selection import Selection
 from fleetdrv.service import KubernetesNode, Service
 from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.ssh import Dialler
@@ -177,25 +178,31 @@ def assemble(
     `back`: the playbook is to be undone.
     """
     loaded = replace(load.playbook(Path(playbook)), back=back)
-    if not options.inventory:
-        raise InputError("no inventory: name one with --inventory FILE")
-    everything = inventory.read(Path(options.inventory))
-    pool_hosts = everything.group(loaded.playbook.hosts)
-    chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
-    effects, versions = Effects(), Versions(upgrade=options.upgrade)
-    hooks = _caller(loaded, say)
     book = loaded.playbook
+    selection = Selection(
+        everything=inventory.read(options.inventory, lambda text: say(_event("inventory", text))),
+        group=book.hosts,
+        limit=options.limit,
+        pool=book.pool_name,
+        no_cluster=options.no_cluster,
+        say=say,
+    )
+    selected = selection.now()
+    effects, versions, hooks = Effects(), Versions(upgrade=options.upgrade), _caller(loaded, say)
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
             text = "no cluster: nothing is cordoned or drained; limits hold within this process only"
-            say(Event(node="", phase="cluster", text=text, level=Level.WARNING))
+            say(_event("cluster", text, Level.WARNING))
         else:
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
-        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
-        cache = BuildCache(folder=default_folder(), note=lambda text: say(_warning(text)))
+            selected = selected or selection.ask(cluster)
+        assert selected is not None  # without a cluster `now` tells or refuses
+        pool_hosts, chosen = selected
+        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_event("ssh", text))))
+        cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
             line = NodeLine(host, dialler)
@@ -288,9 +295,5 @@ def _out(node: Object, pool: str, label: str) -> Out:
     return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
 
 
-def _note(text: str) -> Event:
-    return Event(node="", phase="ssh", text=text)
-
-
-def _warning(text: str) -> Event:
-    return Event(node="", phase="builds", text=text, level=Level.WARNING)
+def _event(phase: str, text: str, level: Level = Level.PROGRESS) -> Event:
+    return Event(node="", phase=phase, text=text, level=level)

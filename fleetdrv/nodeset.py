@@ -12,7 +12,7 @@ different names.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 MOST = 100_000
 """How many names one text may mean; more is a slip of the hand, and would be an hour of memory."""
@@ -62,26 +62,47 @@ def expand(text: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for part in split(text):
-        for name in expand_name(part):
-            found[name] = None
-            if len(found) > MOST:
-                raise ValueError(f"{text[:60]}: means more than {MOST} names")
+        try:
+            found.update(dict.fromkeys(expand_name(part)))
+        except ValueError as error:
+            raise ValueError(f"{part[:60]}: {error}") from None
+        if len(found) > MOST:
+            raise ValueError(f"{text[:60]}: means more than {MOST} names")
     return list(found)
 
 
-def expand_name(text: str) -> list[str]:
-    """Spell out one name with any number of `[…]` in it; raises ValueError as `expand` does."""
+def words(inside: str) -> list[str]:
+    """Spell out what stands between the brackets of one range; raises ValueError for what is none."""
+    found: list[str] = []
+    for item in inside.split(","):
+        match = _ITEM.fullmatch(item.strip())
+        if match is None:
+            raise ValueError(f"[{inside[:40]}] is no range; write [1-9], [001-128], [1-9/2], [1-5,9]")
+        first, last, step = match[1], match[2] or match[1], int(match[3] or 1)
+        if int(first) > int(last):
+            raise ValueError(f"[{inside[:40]}] counts down")
+        if len(first) != len(last) and (_is_padded(first) or _is_padded(last)):
+            raise ValueError(f"[{inside[:40]}]: both ends must have the same width")
+        if (int(last) - int(first)) // step + len(found) >= MOST:
+            raise ValueError(f"[{inside[:40]}] means more than {MOST} names")
+        found += [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1, step)]
+    return found
+
+
+def expand_name(text: str, spell: Callable[[str], list[str]] = words) -> list[str]:
+    """Spell out one name with any number of `[…]` in it; `spell` does so with what is inside one.
+
+    Raises ValueError as `expand` does.
+    """
     names, place = [""], 0
     for found in _BRACKETS.finditer(text):
-        words = _words(found[1], text)
-        if len(names) * len(words) > MOST:
-            raise ValueError(f"{text[:60]}: means more than {MOST} names")
-        between = text[place : found.start()]
-        _no_bracket(between, text)
-        names = [name + between + word for name in names for word in words]
+        spelt, between = spell(found[1]), _no_bracket(text[place : found.start()])
+        if len(names) * len(spelt) > MOST:
+            raise ValueError(f"means more than {MOST} names")
+        names = [name + between + word for name in names for word in spelt]
         place = found.end()
-    _no_bracket(text[place:], text)
-    return [name + text[place:] for name in names]
+    tail = _no_bracket(text[place:])
+    return [name + tail for name in names]
 
 
 def split(text: str, separators: str = ",") -> list[str]:
@@ -101,13 +122,14 @@ def split(text: str, separators: str = ",") -> list[str]:
 
 
 def is_set(text: str) -> bool:
-    """Tell whether each bracket of a name holds a NodeSet range, as against Ansible's `[1:3]` or a glob's `[ab]`.
+    """Tell whether a name's brackets hold NodeSet ranges, as against Ansible's `[1:3]` or a glob's `[ab]`, `[45]`.
 
-    >>> is_set("n[1-3]"), is_set("n[1:3]"), is_set("n[ab]"), is_set("n1")
-    (True, False, False, False)
+    >>> is_set("n[1-3]"), is_set("n[1:3]"), is_set("n[ab]"), is_set("n[45]"), is_set("n1")
+    (True, False, False, False, False)
     """
     inside = _BRACKETS.findall(text)
-    return bool(inside) and all(_ITEM.fullmatch(item.strip()) for found in inside for item in found.split(","))
+    ranges = all(_ITEM.fullmatch(item.strip()) for found in inside for item in found.split(","))
+    return ranges and any("-" in found or "," in found for found in inside)
 
 
 def natural(name: str) -> tuple[tuple[str, int, str], ...]:
@@ -151,23 +173,7 @@ def _is_padded(number: str) -> bool:
     return len(number) > 1 and number.startswith("0")
 
 
-def _words(text: str, whole: str) -> list[str]:
-    words: list[str] = []
-    for item in text.split(","):
-        found = _ITEM.fullmatch(item.strip())
-        if found is None:
-            raise ValueError(f"{whole[:60]}: [{text[:40]}] is no range; write [1-9], [001-128], [1-9/2], [1-5,9]")
-        first, last, step = found[1], found[2] or found[1], int(found[3] or 1)
-        if int(first) > int(last):
-            raise ValueError(f"{whole[:60]}: [{text[:40]}] counts down")
-        if len(first) != len(last) and (_is_padded(first) or _is_padded(last)):
-            raise ValueError(f"{whole[:60]}: [{text[:40]}]: both ends must have the same width")
-        if (int(last) - int(first)) // step + len(words) >= MOST:
-            raise ValueError(f"{whole[:60]}: means more than {MOST} names")
-        words += [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1, step)]
-    return words
-
-
-def _no_bracket(text: str, whole: str) -> None:
+def _no_bracket(text: str) -> str:
     if "[" in text or "]" in text:
-        raise ValueError(f"{whole[:60]}: a bracket stands alone")
+        raise ValueError("brackets hold no range")
+    return text

@@ -78,8 +78,8 @@ def test_sets_are_spelt_out_in_the_order_written(text: str, names: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("n[1-", "a bracket stands alone"),
-        ("n1]", "a bracket stands alone"),
+        ("n[1-", "brackets hold no range"),
+        ("n1]", "brackets hold no range"),
         ("n[]", "[] is no range"),
         ("n[a-c]", "[a-c] is no range"),
         ("n[1:3]", "[1:3] is no range"),
