@@ -14,6 +14,7 @@ from fleetdrv import nodeset
 _BRACKETED = re.compile(r"\[(.+)\]:([0-9]{1,9})")
 _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]{1,9})")
 _UNFIT = re.compile(r"[\s,\x00-\x1f\x7f\u200b-\u200f\u2028-\u202e\ufeff]")
+_RANGES = re.compile(r"\[[^\[\]]*\]")
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -28,7 +29,7 @@ def expand(text: str) -> tuple[list[str], int | None]:
     found = _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text)
     name, port = (found[1], int(found[2])) if found else (text, None)
     hosts = nodeset.expand_name(name, _words)
-    if not name or _UNFIT.search(name) or name.startswith("-") or name == "---":
+    if not name or _UNFIT.search(_RANGES.sub("", name)) or name.startswith("-") or name == "---":
         raise ValueError(f"{name!r:.60} is no name of a host")
     if name.endswith(":") and not name.endswith("::"):
         raise ValueError("a port must follow the colon")

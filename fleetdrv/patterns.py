@@ -5,8 +5,8 @@ hosts where there are none; of these, those that every `&part` selects, and that
 
     gpu-007             a host, its Node, or a group
     gpu-[001-128]       a NodeSet: each of its names must be there
-    gpu-0?1*, n[45]     a glob over hosts and groups
-    ~gpu-0[13]          a regular expression over hosts and groups, from the beginning of the name
+    gpu-0?1*, n[45]     a glob over hosts, Nodes and groups
+    ~gpu-0[13]          a regular expression over the same, from the beginning of the name
     @failed             the hosts that failed in the pool's last run
     @FILE               the parts in a file, one a line; `#` begins a comment
 
@@ -17,7 +17,7 @@ host more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -123,8 +123,8 @@ class _Names:
         return found
 
     def _matching(self, fits: Callable[[str], bool]) -> set[str]:
-        groups: Mapping[str, set[str]] = {name: hosts for name, hosts in self._groups.items() if fits(name)}
-        return {name for name in self._order if fits(name)}.union(*groups.values())
+        every = (*self._by_name.items(), *self._groups.items())
+        return set[str]().union(*(hosts for name, hosts in every if fits(name)))
 
     def _near(self, wanted: str) -> str:
         known = [*self._order, *self._groups, *self._by_name]
