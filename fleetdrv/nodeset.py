@@ -111,14 +111,13 @@ def split(text: str, separators: str = ",") -> list[str]:
     >>> split("n[1,3], a ,,b"), split("gpu:&rack1,n[1:3]", ",:")
     (['n[1,3]', 'a', 'b'], ['gpu', '&rack1', 'n[1:3]'])
     """
-    parts, depth = [""], 0
-    for letter in text:
-        depth = max(0, depth + (letter == "[") - (letter == "]"))
-        if letter in separators and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
+    parts, depth, begin = [], 0, 0
+    for found in re.finditer(f"[][{separators}]", text):
+        depth = max(0, depth + (found[0] == "[") - (found[0] == "]"))
+        if found[0] in separators and not depth:
+            parts.append(text[begin : found.start()].strip())
+            begin = found.end()
+    return [part for part in (*parts, text[begin:].strip()) if part]
 
 
 def is_set(text: str) -> bool:

@@ -11,7 +11,7 @@ def test_nodes_by_label_are_the_pool_and_an_annotation_says_where_ssh_goes(world
     first, second = world.node("a"), world.node("b")
     world.patch_node(second, {"metadata": {"annotations": {names.ADDRESS: "gate.example"}}}, "an-operator")
     wanted = Selection(
-        everything=inventory.read(f"k8s:test in ({world.tag}),!old"),
+        everything=inventory.read(f"k8s:test={world.tag}"),
         group="gpu",
         limit=f"!{first}",
         pool="gpu",
