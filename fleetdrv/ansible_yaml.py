@@ -8,7 +8,9 @@ lose nodes by a slip.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class Document:
         """Parse; raises InputError with file and line."""
         self.path = path
         try:
-            self._loader = _Loader(data.decode("utf-8-sig"))
+            self._loader = _Loader(_without_tabs(data.decode("utf-8-sig")))
             self.root: Any = self._loader.get_single_node()
             faults = _faults(path, self.root) if self.root else []
         except yaml.MarkedYAMLError as error:
@@ -86,6 +88,15 @@ class Document:
     def _variable(self, name: str, node: Any) -> object:
         plain = isinstance(node, yaml.ScalarNode) and node.tag in _TAGS and not node.tag.endswith(":null")
         return node.value if plain and name in AS_WRITTEN else self.value(node)
+
+
+def _without_tabs(text: str) -> str:
+    """JSON may be indented by tabs, YAML not; inside a JSON string none can be."""
+    if "\t" in text and text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            json.loads(text)
+            return text.replace("\t", " ")
+    return text
 
 
 def line(node: Any) -> int:

@@ -49,6 +49,7 @@ def test_what_is_folded_comes_back_whole(names: list[str]) -> None:
         ([f"n{i:03d}" for i in range(98, 103)], "n[098-102]"),
         (["b", "a2", "a10", "a1"], "a[1-2,10],b"),
         (["n1"], "n1"),
+        (["n1", "n2", "n01", "n02", "n10"], "n[1-2,01-02,10]"),
         (["r1n1", "r1n2", "r2n1", "r2n2"], "r1n[1-2],r2n[1-2]"),
         (["gpu-1.c7.example", "gpu-2.c7.example"], "gpu-[1-2].c7.example"),
         (["10.0.0.1", "10.0.0.2"], "10.0.0.[1-2]"),

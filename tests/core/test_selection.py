@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 
 from fleetdrv import inventory, joining, listing, names, nodeset, selection
@@ -17,7 +18,6 @@ from fleetdrv.inventory_k8s import address
 from fleetdrv.main import program
 from fleetdrv.model import Host
 from fleetdrv.records import RunRecord
-from fleetdrv.report import Teller
 from fleetdrv.selection import Selection
 from tests.fakes.cluster import FakeCluster
 from tests.fixtures_cluster import node_object
@@ -122,13 +122,13 @@ def test_without_a_cluster_the_journals_of_this_machine_know_the_failed(
 
 
 def journal(run: str, pool: str, *failed: str) -> Path:
-    """Leave a run's journal, as this program does."""
-    teller = Teller(quiet=True)
-    path = Path(teller.keep(run))
-    selection.note(RunRecord(id=run, pool=pool, playbook="p", digest="d", failed=failed), teller)
-    teller(Event(node="n4", phase="job", text="a line after it"))
-    if teller._journal:
-        teller._journal.close()
+    """Leave a run's journal; that the program writes it so is held by tests/rollout/test_rivals.py."""
+    path = platformdirs.user_state_path("fleetdrv") / "runs" / f"{run}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events: list[Event] = []
+    selection.note(RunRecord(id=run, pool=pool, playbook="p", digest="d", failed=failed), events.append)
+    events.append(Event(node="n4", phase="job", text="a line after it"))
+    path.write_text("".join(json.dumps({"phase": e.phase, "text": e.text}) + "\n" for e in events))
     return path
 
 
