@@ -108,7 +108,7 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
         with locked.locked(crew, views, run, record) as lock:
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
             result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
-            locked.close(lock, result)
+            locked.close(lock, result, teller)
         return told.ended(recap.conclude(command, options, crew, result), result.endings)
 
 
@@ -155,7 +155,7 @@ def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Te
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
         teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
         result = _roll(crew, seen, lock)
-        locked.close(lock, result)
+        locked.close(lock, result, teller)
     return result
 
 

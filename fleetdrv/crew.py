@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from fleetdrv import files, inventory, names, ownership
+from fleetdrv import files, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.announce import Herald, service_of
 from fleetdrv.attempts import Counting
@@ -31,6 +31,7 @@ from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.records import RunRecord
+from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.ssh import Dialler
 from fleetdrv.turn import Owed
@@ -174,26 +175,38 @@ def assemble(
     `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
     `back`: the playbook is to be undone.
     """
-    loaded, everything = files.read(playbook, options.inventory)
+    loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
     loaded = replace(loaded, back=back)
-    pool_hosts = everything.group(loaded.playbook.hosts)
-    chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
-    files.demand_ways(chosen, options.inventory)
-    effects, versions = Effects(), Versions(upgrade=options.upgrade)
-    hooks = _caller(loaded, say)
     book = loaded.playbook
+    selection = Selection(
+        everything=everything,
+        group=book.hosts,
+        limit=options.limit,
+        pool=book.pool_name,
+        no_cluster=options.no_cluster,
+        say=say,
+    )
+    selected = selection.now()
+    if selected:
+        files.demand_ways(selected[1], options.inventory)
+    effects, versions, hooks = Effects(), Versions(upgrade=options.upgrade), _caller(loaded, say)
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
             text = "no cluster: nothing is cordoned or drained; limits hold within this process only"
-            say(Event(node="", phase="cluster", text=text, level=Level.WARNING))
+            say(_event("cluster", text, Level.WARNING))
         else:
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
+            if selected is None:
+                selected = selection.ask(cluster)
+                files.demand_ways(selected[1], options.inventory)
+        assert selected is not None  # without a cluster `now` tells or refuses
+        pool_hosts, chosen = selected
         herald = Herald(cluster, say) if cluster else None
-        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
-        cache = BuildCache(folder=default_folder(), note=lambda text: say(_warning(text)))
+        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_event("ssh", text))))
+        cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
             line = NodeLine(host, dialler)
@@ -269,9 +282,5 @@ def _out(node: Object, pool: str, label: str) -> Out:
     return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
 
 
-def _note(text: str) -> Event:
-    return Event(node="", phase="ssh", text=text)
-
-
-def _warning(text: str) -> Event:
-    return Event(node="", phase="builds", text=text, level=Level.WARNING)
+def _event(phase: str, text: str, level: Level = Level.PROGRESS) -> Event:
+    return Event(node="", phase=phase, text=text, level=level)

@@ -7,29 +7,23 @@ from pathlib import Path
 
 from fleetdrv import inventory, load
 from fleetdrv.errors import InputError
-from fleetdrv.inventory import Inventory
+from fleetdrv.inventory import Inventory, Note
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.ssh_settings import read_variables
 
 
-def read(playbook: str, inventory_file: str) -> tuple[Loaded, Inventory]:
+def read(playbook: str, inventory_file: str, note: Note = lambda _: None) -> tuple[Loaded, Inventory]:
     """Read playbook and inventory. Raises InputError with every fault of both, each with file, line and key."""
     try:
         loaded = load.playbook(Path(playbook))
     except InputError as error:
         try:
-            _inventory(inventory_file)
+            inventory.read(inventory_file, note)
         except InputError as other:
             raise InputError(f"{error}\n{other}") from None
         raise
-    return loaded, _inventory(inventory_file)
-
-
-def _inventory(file: str) -> Inventory:
-    if not file:
-        raise InputError("no inventory: name one with --inventory FILE")
-    return inventory.read(Path(file))
+    return loaded, inventory.read(inventory_file, note)
 
 
 def demand_ways(hosts: Iterable[Host], file: str) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from fleetdrv import holding, names
+from fleetdrv import holding, names, selection
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneLock
 from fleetdrv.crew import Crew
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
+from fleetdrv.events import Say
 from fleetdrv.fleet import Lock
 from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
@@ -88,8 +89,8 @@ def demand_free(crew: Crew) -> None:
         raise Taken(f"pool {crew.pool_name}: is driven by {other}; see: fleetdrv status {crew.pool_name}")
 
 
-def close(lock: Lock, result: Result) -> None:
-    """Write the record's end, or what the run waits for.
+def close(lock: Lock, result: Result, say: Say) -> None:
+    """Write the record's end, or what the run waits for; the journal keeps a copy.
 
     One that is paused, interrupted, or to be gone on with at another time stays open, so that it is continued.
     """
@@ -97,3 +98,4 @@ def close(lock: Lock, result: Result) -> None:
     if not result.stopped.startswith(continued):
         with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
             lock.save(replace(lock.record, finished=not result.goes_on, reason=result.stopped))
+    selection.note(lock.record, say)

@@ -24,6 +24,9 @@ HOLD_LABEL = f"{DOMAIN}/hold"
 HOLD = f"{DOMAIN}/hold"
 """Node annotation beside the label: JSON of who holds the node, why and since when."""
 
+ADDRESS = f"{DOMAIN}/address"
+"""Node annotation that an operator may set: the address under which SSH reaches the node, with `-i k8s:`."""
+
 LAST_RESULT = f"{DOMAIN}/last-result"
 DRIVER_LABEL_PREFIX = f"{DOMAIN}/driver."
 

@@ -34,7 +34,7 @@ def show(options: Options, playbook: str, form: str, every: int, image: str) -> 
     loaded = load.playbook(Path(playbook))
     if not options.inventory:
         raise InputError("no inventory: name one with --inventory FILE")
-    hosts = inventory.read(Path(options.inventory)).group(loaded.playbook.hosts)
+    hosts = inventory.read(options.inventory).group(loaded.playbook.hosts)
     if form == "cronjob":
         print(_cronjob(options, loaded, tuple(host.node_name for host in hosts), every, image), end="")
         return ExitCode.DONE

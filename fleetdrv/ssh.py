@@ -111,6 +111,14 @@ class Dialler:
                     ) from error
         raise AssertionError  # count() does not end
 
+    def targets(self, host: Host) -> tuple[Target, ...]:
+        """Return the jump hosts on the way, nearest first, and the host itself at the end. Raises InputError."""
+        _, target = self._resolve(host)
+        chain = [target]
+        while (jump := chain[0].jump) is not None:
+            chain.insert(0, jump)
+        return tuple(chain)
+
     def close(self) -> None:
         """Let go of bastions and agent; waits between attempts end. Sessions are closed by their owners."""
         self._closing.set()

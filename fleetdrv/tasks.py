@@ -20,8 +20,8 @@ namespace = Collection()
 """Every command; `inv -c fleetdrv` and fabfiles of others can add it to their own tree."""
 
 _SHARED: dict[str, tuple[str | bool, str]] = {
-    "inventory": ("", "inventory file (Ansible's static YAML)"),
-    "limit": ("", "only these hosts of the pool: names, globs, groups, comma-separated; !name takes away"),
+    "inventory": ("", "Ansible's YAML or INI, an executable, a folder, `host1,host2,`, or k8s:LABEL=VALUE"),
+    "limit": ("", "only these hosts of the pool: gpu:&rack1:!gpu-7, n[001-128], globs, ~regex, @failed, @FILE"),
     "context": ("", "kubectl context"),
     "json": (False, "one JSON document on stdout"),
     "log_json": (False, "progress as JSON lines on stderr"),
@@ -147,6 +147,18 @@ def remediate(options: Any, playbook: str) -> int:
     from fleetdrv import commands
 
     return commands.remediate(options, playbook)
+
+
+@_command("inventory", "limit", "context", "json", "no_cluster")
+def inventory(options: Any) -> int:
+    """Show which hosts there are, how each is reached, and which Node it is; touches no host.
+
+    Also shown are hosts without a Node, and Nodes without a host. Exit code 3: it is not clear which host is which
+    Node. Variables are not shown: passwords may be among them.
+    """
+    from fleetdrv import listing
+
+    return listing.inventory(options)
 
 
 @_command("context", "json")

@@ -53,7 +53,7 @@ def refusal(folder: Path, text: str) -> str:
 def test_hosts_are_found_with_all_their_groups(tmp_path: Path) -> None:
     found = read(tmp_path, NESTED)
     assert {name: sorted(host.groups) for name, host in found.hosts.items()} == {
-        "lone": ["all"],
+        "lone": ["all", "ungrouped"],
         "gpu-1": ["all", "gpu"],
         "gpu-2": ["all", "gpu"],
         "gpu-3": ["all", "gpu", "old"],
@@ -112,15 +112,15 @@ def test_a_group_is_one_group_wherever_it_is_named(tmp_path: Path) -> None:
         ("all: {hosts: }\n", " no hosts"),
         ("all:\n  hots: {a: }\n", "2: all.hots: unknown; known: hosts, children, vars"),
         ("all:\n  children:\n    gpu:\n      a: {}\n", "4: gpu.a: unknown; known: hosts, children, vars"),
-        ("all:\n  hosts: [a, b]\n", "2: all.hosts: must be a mapping, found ['a', 'b']"),
+        ("all:\n  hosts: [a, b]\n", "2: all.hosts: must be a mapping, found 'a list'"),
         ("all:\n  hosts:\n    a: {}\n    b: words\n", "4: all.hosts.b: must be a mapping, found 'words'"),
-        ("all:\n  hosts: {a: }\n  vars: 5\n", "3: all.vars: must be a mapping, found 5"),
-        ("all:\n  hosts: {a: }\n  children: [gpu]\n", "3: all.children: must be a mapping, found ['gpu']"),
+        ("all:\n  hosts: {a: }\n  vars: 5\n", "3: all.vars: must be a mapping, found '5'"),
+        ("all:\n  hosts: {a: }\n  children: [gpu]\n", "3: all.children: must be a mapping, found 'a list'"),
         ("all: gpu-1\n", "1: all: must be a mapping, found 'gpu-1'"),
         ("all:\n  hosts:\n    7: words\n", "3: all.hosts.7: must be a mapping, found 'words'"),
         ("all: {hosts: {a: {node_name: n}, b: {node_name: n}}}\n", " a and b both claim Node n"),
         ("all: {hosts: {a: {node_name: b}, b: }}\n", " a and b both claim Node b"),
-        ("all:\n  hosts:\n    n[1-3]: {}\n", "3: all.hosts.n[1-3]: [1-3] is no range; a range is [BEGIN:END]"),
+        ("all:\n  hosts:\n    n[a-c]: {}\n", "3: all.hosts.n[a-c]: [a-c] is no range; write [1-9], [001-128]"),
         ("all:\n  hosts:\n    a: {}\n    n[5:1]: {}\n", "4: all.hosts.n[5:1]: [5:1] is empty"),
         ("all:\n  hosts:\n    n[01:100]: {}\n", "3: all.hosts.n[01:100]: [01:100]: both ends must have"),
         ("all:\n  hosts:\n    n[1:: {}\n", "3: all.hosts.n[1:: brackets hold no range"),
@@ -187,7 +187,8 @@ def test_a_limit_selects_names_globs_nodes_and_groups(pattern: str, chosen: str)
 @pytest.mark.parametrize(
     ("pattern", "fault"),
     [
-        ("gpu-9", "--limit gpu-9: matches none of the pool's hosts (gpu-0, gpu-1"),
+        ("gpu-9", "--limit gpu-9: matches none of the pool's hosts; near to it: gpu-5, gpu-4"),
+        ("web-1", "--limit web-1: matches none of the pool's hosts (gpu-[0-5])"),
         ("gpu-1,gpu-9", "--limit gpu-9: matches none"),
         ("gpu,!gpu-9", "--limit !gpu-9: matches none"),
         ("GPU-1", "--limit GPU-1: matches none"),

@@ -225,6 +225,8 @@ def test_hosts_outside_kubernetes(fleet: SimFleet) -> None:
     assert "nothing is cordoned" in ended.errors
     assert all(node.loaded() for node in fleet.nodes.values())
     assert fleet.writes() == []
+    again = fleet.plan("1.0", "--no-cluster", "-l", "@failed", code=3)
+    assert "nothing failed in run" in again.errors
 
 
 def _until(true) -> None:  # type: ignore[no-untyped-def]
