@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fleetdrv import inventory, load, names, ownership
+from fleetdrv import completing, inventory, load, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneHost
 from fleetdrv.attempts import Counting
@@ -181,6 +181,7 @@ def assemble(
         raise InputError("no inventory: name one with --inventory FILE")
     everything = inventory.read(Path(options.inventory))
     pool_hosts = everything.group(loaded.playbook.hosts)
+    completing.remember(options.inventory, everything.hosts.values(), loaded.playbook.pool_name)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
     effects, versions = Effects(), Versions(upgrade=options.upgrade)
     hooks = _caller(loaded, say)

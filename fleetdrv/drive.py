@@ -98,8 +98,13 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        book, back, standing = self.loaded.playbook, self.loaded.back, self.service.standing()
-        self.view = look(self.line, book, self.versions, standing, run, back=back)
+        book, back = self.loaded.playbook, self.loaded.back
+        self._tell("look", "", Level.DETAIL)
+        try:
+            standing = self.service.standing()
+            self.view = look(self.line, book, self.versions, standing, run, back=back)
+        finally:
+            self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
         return self._due
 
