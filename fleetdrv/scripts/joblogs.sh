@@ -1,5 +1,5 @@
 #!/bin/sh
-# List the jobs that this node keeps, or print the log of one. Reads only: no lock, no token, nothing is started.
+# List the jobs that this node keeps, or print the log of one. Reads only: no lock, no token, nothing started.
 #
 # Usage: sh -s -- list <"job.sh joblogs.sh"      sh -s -- log ID <"job.sh joblogs.sh"
 # Output of list, oldest first: ID<tab>STATE<tab>CODE<tab>STEP
