@@ -62,7 +62,7 @@ class Document:
             where = f":{mark.line + 1}" if mark else ""
             raise InputError(f"{path}{where}: not YAML: {error.problem or error.context}") from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise InputError(f"{path}: not YAML: {error}") from error
+            raise InputError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
         if faults:
             raise InputError("\n".join(faults))
 

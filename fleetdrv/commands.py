@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from fleetdrv import locked, news, recap, report, resolve, slots, survey, windows
+from fleetdrv import journals, locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
 from fleetdrv.exporter import reported
-from fleetdrv.fleet import Fleet, Lock
+from fleetdrv.fleet import Fleet
 from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
 from fleetdrv.records import RunRecord
-from fleetdrv.report import Teller
+from fleetdrv.send import Lock
 from fleetdrv.survey import Seen
+from fleetdrv.teller import Teller, telling
 from fleetdrv.timing import utc_now
 
 
 def plan(options: Options, playbook: str) -> ExitCode:
     """Look, decide, print. Writes nothing anywhere."""
-    teller = Teller(quiet=options.quiet, log_json=options.log_json)
-    with assemble(options, playbook, teller) as crew:
-        _, seen = survey.survey(crew, crew.record())
+    with _telling(options) as teller, assemble(options, playbook, teller) as crew:
+        with _watching(teller, crew):
+            _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
         # A left-over of ours is owed its way back, though its driver may be as wanted.
         owes = ExitCode.CHANGES if survey.owes_something(seen) else ExitCode.DONE
@@ -51,13 +53,14 @@ def plan(options: Options, playbook: str) -> ExitCode:
 
 def drift(options: Options, playbook: str) -> ExitCode:
     """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
-    teller = Teller(quiet=options.quiet, log_json=options.log_json)
     with (
+        _telling(options) as teller,
         reported("drift", options, playbook, teller) as told,
         assemble(options, playbook, teller) as crew,
         told.watching(crew),
     ):
-        _, seen = survey.survey(crew, crew.record())
+        with _watching(teller, crew):
+            _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
         code = told.ended(worst(ExitCode.DONE, *map(_drift_code, views.values())), survey.unseen_endings(seen))
         if options.json:
@@ -87,8 +90,8 @@ def rollback(options: Options, playbook: str) -> ExitCode:
 
 
 def _change(command: str, options: Options, playbook: str, *, back: bool, stop_after: str = "") -> ExitCode:
-    teller = Teller(quiet=options.quiet, log_json=options.log_json)
     with (
+        _telling(options) as teller,
         reported(command, options, playbook, teller) as told,
         assemble(options, playbook, teller, back=back) as crew,
         told.watching(crew),
@@ -96,7 +99,8 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
         if stop_after and not crew.loaded.playbook.rollout.canary:
             raise InputError(f"--stop-after canary: {playbook} has no canary; set rollout.canary")
         record = crew.record()
-        run, seen = survey.survey(crew, record)
+        with _watching(teller, crew):
+            run, seen = survey.survey(crew, record)
         views = survey.views_of(crew, seen)
         limits = _limits(crew)
         if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
@@ -107,17 +111,18 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
         _confirm(options)
         with locked.locked(crew, views, run, record) as lock:
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
-            result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
+            with _watching(teller, crew, limits):
+                result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(lock, result, teller)
-        return told.ended(recap.conclude(command, options, crew, result), result.endings)
+        return told.ended(recap.conclude(command, options, crew, result, run), result.endings)
 
 
 def remediate(options: Options, playbook: str) -> ExitCode:
     """Mend what drifted, as cron: as often as the playbook allows, and silent where there is no news."""
     if options.no_cluster:
         raise InputError("remediate: how often a node was tried is kept on its Node object; without one: apply")
-    teller = Teller(quiet=options.quiet, log_json=options.log_json)
     with (
+        _telling(options) as teller,
         reported("remediate", options, playbook, teller) as told,
         assemble(options, playbook, teller, cron=True) as crew,
         told.watching(crew),
@@ -126,7 +131,8 @@ def remediate(options: Options, playbook: str) -> ExitCode:
             locked.demand_free(crew)
             record = crew.record()
             _demand_not_undone(crew, record)
-            run, seen = survey.survey(crew, record)
+            with _watching(teller, crew):
+                run, seen = survey.survey(crew, record)
             result = _mend(crew, run, record, seen, teller)
         except Taken as error:
             return told.ended(recap.left_alone(options, str(error), ExitCode.DONE))
@@ -134,7 +140,7 @@ def remediate(options: Options, playbook: str) -> ExitCode:
             return told.ended(recap.left_alone(options, str(error), ExitCode.STOPPED))
         fresh = news.gather(crew, result, run, record)
         shown = fresh if options.quiet else news.open_matters(crew, result)
-        code = recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped)
+        code = recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped, run)
         return told.ended(code, result.endings)
 
 
@@ -154,9 +160,21 @@ def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Te
         return survey.nothing_to_do(crew, seen)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
         teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
-        result = _roll(crew, seen, lock)
+        with _watching(teller, crew, _limits(crew)):
+            result = _roll(crew, seen, lock)
         locked.close(lock, result, teller)
     return result
+
+
+def _telling(options: Options) -> AbstractContextManager[Teller]:
+    return telling(quiet=options.quiet, log_json=options.log_json)
+
+
+def _watching(
+    teller: Teller, crew: Crew, limits: Mapping[str, int | str] | None = None
+) -> AbstractContextManager[None]:
+    limit = (limits or {}).get("max_unavailable")
+    return teller.watching(crew.loaded.playbook.name, len(crew.drivers), None if limit is None else int(limit))
 
 
 def _limits(crew: Crew) -> dict[str, int | str]:
@@ -181,7 +199,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             stop_after_canary=stop_after_canary,
             interrupted=interrupted,
             pins=lambda: crew.versions.pins,
-            expected=expected_seconds(report.JOURNALS),
+            expected=expected_seconds(journals.folder()),
         )
         fleet.meet(seen)
         result = fleet.run()

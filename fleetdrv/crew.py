@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from fleetdrv import files, names, ownership
+from fleetdrv import completing, files, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.announce import Herald, service_of
 from fleetdrv.attempts import Counting
@@ -177,6 +177,7 @@ def assemble(
     """
     loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
     loaded = replace(loaded, back=back)
+    completing.remember(options.inventory, everything.hosts.values(), loaded.playbook.pool_name)
     book = loaded.playbook
     selection = Selection(
         everything=everything,

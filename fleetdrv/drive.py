@@ -14,7 +14,8 @@ from datetime import datetime
 from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
-from fleetdrv.effects import Cost, Effects
+from fleetdrv.effects import Effects
+from fleetdrv.ending import Ending
 from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
@@ -40,28 +41,6 @@ AWAY_SECONDS = 5.0
 
 
 Act = Callable[[View, Owed, Warrant], Owed | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a node's turn ended."""
-
-    node: str
-    verdict: Verdict
-    why: str = ""
-    evidence: str = ""
-    remedy: str = ""
-    seconds_out: float | None = None
-    """Node-seconds out of service: from the cordon, whoever set it for us, to the uncordon."""
-    taken_over: bool = False
-    """An earlier controller had set that cordon."""
-    cost: Cost | None = None
-    """Commands and writes to the cluster meanwhile, for this node."""
-
-    @property
-    def own_seconds_out(self) -> float | None:
-        """The same, where it says what an outage takes: not if a controller was dead for a part of it."""
-        return None if self.taken_over else self.seconds_out
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,8 +88,13 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        book, back, standing = self.loaded.playbook, self.loaded.back, self.service.standing()
-        self.view = look(self.line, book, self.versions, standing, run, back=back)
+        book, back = self.loaded.playbook, self.loaded.back
+        self._tell("look", "", Level.DETAIL)
+        try:
+            standing = self.service.standing()
+            self.view = look(self.line, book, self.versions, standing, run, back=back)
+        finally:
+            self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
         return self._due
 

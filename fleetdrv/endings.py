@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleetdrv.attempts import PERMANENT
-from fleetdrv.drive import Ending, NodeDriver
+from fleetdrv.drive import NodeDriver
+from fleetdrv.ending import Ending
 from fleetdrv.errors import ClusterError, LinkLost, NodeError, NodeRefused, Unreachable
 from fleetdrv.slots import Stand
 from fleetdrv.turn import Debt, Owed, Verdict

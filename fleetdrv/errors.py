@@ -21,6 +21,17 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+MEANINGS = {
+    ExitCode.DONE: "converged or done; nodes that others cordoned were skipped and listed",
+    ExitCode.CHANGES: "changes pending (plan), drift (drift)",
+    ExitCode.REFUSED: "refused before anything was touched, arguments included",
+    ExitCode.FAILED: "some node failed, was incompatible or unreachable",
+    ExitCode.STOPPED: "stopped before the end: budget, window, lock, blocker, pause, --stop-after canary",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.BUG: "a bug",
+}
+"""What each exit code says, as the manual lists them. Where several are due, see `worst`."""
+
 _PRECEDENCE = (130, 1, 3, 5, 4, 2, 0)
 
 

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 from fleetdrv import load, metrics, names, ownership
 from fleetdrv.crew import Crew, Options
-from fleetdrv.drive import Ending, NodeDriver
+from fleetdrv.drive import NodeDriver
+from fleetdrv.ending import Ending
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.metrics import NodeSeen, Run

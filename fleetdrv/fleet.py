@@ -13,10 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
 
 from fleetdrv import progress
-from fleetdrv.drive import Ending, NodeDriver
+from fleetdrv.drive import NodeDriver
+from fleetdrv.ending import Ending
 from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, failed_earlier, of_error, stand_of, unseen
 from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
 from fleetdrv.events import Event, Level, Say
@@ -24,7 +24,7 @@ from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
 from fleetdrv.rollout import Admission, admit
 from fleetdrv.roster import Roster
-from fleetdrv.send import Warrant
+from fleetdrv.send import Lock
 from fleetdrv.slots import Member, Out, Pool, Stand
 from fleetdrv.soaks import Soaks
 from fleetdrv.timing import utc_now
@@ -38,21 +38,6 @@ POOL_SECONDS = 5.0
 """How old the view of other people's outages may be when a slot is given away; ours are known exactly."""
 
 
-class Lock(Warrant, Protocol):
-    """The pool's Lease, or what stands for it without a cluster."""
-
-    @property
-    def record(self) -> RunRecord:
-        """The run's record, as last saved."""
-        ...
-
-    def save(self, record: RunRecord) -> None:
-        """Write the run record, as a compare-and-swap on the Lease. Raises Stopped when it is lost."""
-        ...
-
-    def orders(self) -> str:
-        """Return why no more nodes may start (paused, aborted), or nothing."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,8 +77,11 @@ class Fleet:
     def meet(self, seen: Mapping[str, Owed | FleetdrvError]) -> None:
         """Take all nodes in with what the survey saw of them."""
         self.members = Roster({name: Member(stand=Stand.WAITING) for name in seen}, self.expected)
+        self._note_down("", "rollout", "")
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
+        for name in (name for name, member in self.members.items() if member.ours):
+            self._note_down(name, "cordon", "out of service since an earlier command")
         away = [n for n in unseen(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
         record = progress.failed(self.lock.record, *failed_earlier(seen, self.drivers))
         self._save(progress.unreachable(record, *away))  # of thousands, in one write
@@ -198,7 +186,7 @@ class Fleet:
         return self._pool[1]
 
     def _start(self, workers: ThreadPoolExecutor, name: str, part: str, stand: Stand) -> None:
-        self.members[name] = replace(self.members[name], stand=stand)
+        self._stands(name, stand)
         self._under_way[workers.submit(getattr(self.drivers[name], part), self.lock)] = (name, part)
 
     def _take(self, future: Future[Owed | Ending], name: str, part: str) -> None:
@@ -217,7 +205,15 @@ class Fleet:
             self._settled(name, came)
         else:
             self._keep_versions()
-            self.members[name] = replace(self.members[name], stand=Stand.STAGED)
+            self._stands(name, Stand.STAGED)
+
+    def _stands(self, name: str, stand: Stand) -> None:
+        self.members[name] = replace(self.members[name], stand=stand)
+        self._note_down(name, "stand", stand)
+
+    def _note_down(self, name: str, phase: str, text: str) -> None:
+        """Tell what whoever draws the rollout has to know, and a reader of lines has not."""
+        self.say(Event(node=name, phase=phase, text=text, level=Level.DETAIL))
 
     def _keep_versions(self) -> None:
         """What stage found out of versions is recorded before the first outage that relies on it."""
@@ -253,6 +249,8 @@ class Fleet:
         level = Level.WARNING if stand in (Stand.FAILED, Stand.UNREACHABLE) else Level.PROGRESS
         why = f": {ending.why}" if ending.why else ""
         self.say(Event(node=ending.node, phase="end", text=f"{ending.verdict}{why}", level=level))
+        if ending.node in record.soaking:
+            self._note_down(ending.node, "soak", f"serves until a look at {record.soaking[ending.node]}")
 
     def _failed(self, name: str, part: str, error: FleetdrvError | OSError) -> None:
         """An act raised. Lost before any touch is unreachable; lost after the cordon counts as failed."""
@@ -267,6 +265,7 @@ class Fleet:
         """A canary passes when a look after its soak finds nothing amiss."""
         fault = self._soaks.fault(self.lock.record, name, came)
         if not fault:
+            self._note_down(name, "soaked", "came through")
             self._save(progress.passed(self.lock.record, name))
             return
         why = f"did not last its soak: {fault}"
@@ -292,4 +291,6 @@ class Fleet:
     def _mention(self, waiting_for: str) -> None:
         if waiting_for and waiting_for != self._told:
             self.say(Event(node="", phase="rollout", text=f"next node waits for {waiting_for}"))
+        elif waiting_for != self._told:
+            self._note_down("", "rollout", "")
         self._told = waiting_for

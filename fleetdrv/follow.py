@@ -72,6 +72,11 @@ class Lines:
         for line in whole:
             self.emit(line.decode("utf-8", "replace"))
 
+    def end(self) -> None:
+        """Emit what came after the last newline."""
+        if self._rest:
+            self.feed(b"\n")
+
 
 @dataclass(slots=True)
 class Frames:
@@ -144,6 +149,10 @@ class Follower:
         """Follow a job that an earlier controller sent, from the first byte of its log."""
         return self._pursue(job, ("attach", job, grade), b"", grade)
 
+    def watch(self, job: str) -> JobEnd:
+        """Follow a job and only look on: nothing is started or written on the node, whatever is seen."""
+        return self._pursue(job, ("watch", job), b"", "")
+
     def _pursue(self, job: str, argv: tuple[str, ...], stdin: bytes, grade: str) -> JobEnd:
         frames, until = Frames(self.on_log), self.now() + self.deadline_seconds
         step = [*job.split("."), job][1]  # RUN.PHASE.NUMBER, unless somebody started it by hand
@@ -163,7 +172,7 @@ class Follower:
                     break  # the link died after the job's last word
                 self._redial(job, until, lost)
                 frames.restart()
-                if frames.offset:
+                if frames.offset and argv[0] == "launch":
                     argv, stdin = ("attach", job, grade), b""
                 # else the launch may never have arrived: sent again, its name makes that harmless
                 continue

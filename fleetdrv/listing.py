@@ -17,10 +17,10 @@ from fleetdrv.events import Event
 from fleetdrv.groups import ALL
 from fleetdrv.joining import Joined
 from fleetdrv.model import Host
-from fleetdrv.report import Teller
 from fleetdrv.selection import Selection
 from fleetdrv.ssh import Dialler
 from fleetdrv.ssh_settings import Target
+from fleetdrv.teller import Teller
 
 _MOST_NAMED = 20
 """Hosts without a Node that are told one by one, for their hints."""

@@ -13,12 +13,12 @@ from fleetdrv.crew import Crew
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
 from fleetdrv.events import Say
-from fleetdrv.fleet import Lock
 from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
 from fleetdrv.look import View
 from fleetdrv.proc import alive, this_process
 from fleetdrv.records import RunRecord
+from fleetdrv.send import Lock
 
 
 @dataclass(slots=True)

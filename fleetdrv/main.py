@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from difflib import get_close_matches
+from importlib import resources
 from typing import Any
 
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.program import Program
 
-from fleetdrv import __version__, arguments
-from fleetdrv.errors import ExitCode, FleetdrvError, InputError
+from fleetdrv import __version__, arguments, completing
+from fleetdrv.errors import MEANINGS, ExitCode, FleetdrvError, InputError
 from fleetdrv.tasks import namespace
 
 _KEPT = {
@@ -42,6 +43,25 @@ class FleetProgram(Program):
             if argument.name == "write-pyc":
                 argument.default = argument._value = True  # byte code is what makes start-up quick
         return kept
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Parse what stands before the command; print a shell's completion script where that is asked."""
+        self.normalize_argv(argv)
+        flag, _, shell = " ".join(self.argv[1:3]).replace("=", " ").partition(" ")
+        if flag == "--print-completion-script" and shell in completing.SHELLS:
+            print(resources.files("fleetdrv").joinpath("completion", shell).read_text(encoding="utf-8"), end="")
+            raise Exit
+        super().parse_core(argv)
+
+    def parse_cleanup(self) -> None:
+        """Offer words for the shell's TAB, or do what Invoke does before a command begins."""
+        if self.args.complete.value:
+            contexts = {str(context.name): context for context in self.collection.to_contexts()}
+            words = self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else [""]
+            core = [f"--{argument.name}" for argument in self.core_args()]
+            print("\n".join(completing.candidates(words, contexts, core)))
+            raise Exit
+        super().parse_cleanup()
 
     def update_config(self, merge: bool = True) -> None:
         """Load nothing: fleetdrv takes no settings from Invoke's configuration tree."""
@@ -156,14 +176,16 @@ class FleetProgram(Program):
 _ABOUT = (
     "Brings every node of a pool to the kernel drivers that a playbook names, a few nodes at a time, over SSH."
 )
-_EPILOGUE = """\
-{binary} COMMAND --help tells the options of a command; --version and --print-completion-script bash|zsh|fish
-are there, too. Exit codes: 0 done, 2 changes pending, 3 refused before anything was touched, 4 some node
-failed, 5 stopped before the end, 130 interrupted, 1 a bug."""
+"""What the program is for, in one sentence."""
+_EPILOGUE = (
+    "{binary} COMMAND --help tells the options of a command; --version and\n"
+    "--print-completion-script bash|zsh|fish are there, too. Exit codes:\n"
+) + "\n".join(f"  {int(code):>3}  {text}" for code, text in MEANINGS.items())
 _ORDER = [
     *("plan", "apply", "drift", "remediate", "rollback"),
-    *("inventory", "status", "pause", "resume", "abort", "hold", "release", "schedule", "lab"),
+    *("inventory", "status", "pause", "resume", "abort", "hold", "release", "logs", "attach", "schedule", "lab"),
 ]
+"""Commands as the help and the manual list them."""
 
 program = FleetProgram(
     name="fleetdrv",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from fleetdrv.attempts import PERMANENT
 from fleetdrv.crew import Crew
-from fleetdrv.drive import Ending, NodeDriver
+from fleetdrv.drive import NodeDriver
+from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError
 from fleetdrv.plan import Outcome

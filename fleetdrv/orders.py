@@ -14,6 +14,8 @@ from fleetdrv.cluster import Cluster
 from fleetdrv.crew import Options, open_cluster
 from fleetdrv.effects import Effects
 from fleetdrv.errors import Conflict, ExitCode, InputError, NotFound, Refused
+from fleetdrv.lines import alike
+from fleetdrv.nodeset import fold
 from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.proc import this_process
 from fleetdrv.records import Hold
@@ -40,14 +42,12 @@ def status(options: Options, pool: str) -> ExitCode:
         return ExitCode.DONE
     for one in pools:
         print(_pool_line(one))
-    for node in out:
-        state = f"step {node['step']}{', touched' if node['touched'] else ''}"
-        failed = f"; {node['failed']}" if node["failed"] else ""
-        print(f"  {node['node']}: {node['owner']} since {node['since']}, run {node['run']}, {state}{failed}")
+    for said, nodes in alike({node["node"]: _node_words(node) for node in out}):
+        print(f"  {fold(nodes)}: {said}")
     if not out:
         print("  no node is out of service by fleetdrv")
-    for name, said in held_nodes.items():
-        print(f"  {name}: held ({said})")
+    for said, nodes in alike(held_nodes):
+        print(f"  {fold(nodes)}: held ({said})")
     return ExitCode.DONE
 
 
@@ -165,8 +165,8 @@ def _pool_line(pool: Mapping[str, Any]) -> str:
     ended = " (finished)" if pool["run"] and pool["finished"] else ""
     parts = [f"{pool['pool']}: {driven}; {run}{ended}"]
     parts += [f"{word} {pool[word]}" for word in ("paused", "aborted", "reason") if pool[word]]
-    parts += [f"{word}: {', '.join(pool[word])}" for word in ("failed", "unreachable") if pool[word]]
-    parts += [f"{node} soaks until {until}" for node, until in pool["soaking"].items()]
+    parts += [f"{word}: {fold(pool[word])}" for word in ("failed", "unreachable") if pool[word]]
+    parts += [f"{fold(nodes)} soaks until {until}" for until, nodes in alike(pool["soaking"])]
     return "; ".join(parts)
 
 
@@ -184,6 +184,13 @@ def _node(node: Object) -> dict[str, Any]:
         "touched": bool(record and record.touched),
         "failed": record.failed if record else "",
     }
+
+
+def _node_words(node: Mapping[str, Any]) -> str:
+    """Return a line of `status`; nodes that stand alike share it."""
+    state = f"step {node['step']}{', touched' if node['touched'] else ''}"
+    failed = f"; {node['failed']}" if node["failed"] else ""
+    return f"{node['owner']} since {node['since']}, run {node['run']}, {state}{failed}"
 
 
 def _phase(step: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fleetdrv import report
+from fleetdrv import report, summary
 from fleetdrv.crew import Crew, Options
-from fleetdrv.drive import Ending
+from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
@@ -20,7 +20,7 @@ _CODES = {
 }
 
 
-def conclude(command: str, options: Options, crew: Crew, result: Result) -> ExitCode:
+def conclude(command: str, options: Options, crew: Crew, result: Result, run: str = "") -> ExitCode:
     """Print the recap and say how it ended."""
     code = _code(result)
     if options.json:
@@ -28,21 +28,21 @@ def conclude(command: str, options: Options, crew: Crew, result: Result) -> Exit
     elif options.quiet and code is ExitCode.DONE:
         for ending in result.endings:
             if ending.verdict is Verdict.SKIPPED:  # not as wanted for all we know, though nothing failed
-                print(report.ending_line(ending))
+                print(summary.group_line([ending]))
     else:
-        _print_text(crew, result.endings, result.stopped)
+        _print_text(crew, result.endings, result.stopped, run)
     return code
 
 
 def conclude_quietly(
-    options: Options, crew: Crew, result: Result, endings: Sequence[Ending], stopped: str
+    options: Options, crew: Crew, result: Result, endings: Sequence[Ending], stopped: str, run: str
 ) -> ExitCode:
     """Say how a remediation ended: the exit code tells how things stand, the text only what is handed in."""
     code = _code(result)
     if options.json:
         _print_document("remediate", code, crew, result)
     elif endings or stopped:
-        _print_text(crew, endings, stopped)
+        _print_text(crew, endings, stopped, run)
     return code
 
 
@@ -79,10 +79,10 @@ def _print_document(command: str, code: ExitCode, crew: Crew, result: Result) ->
     )
 
 
-def _print_text(crew: Crew, endings: Iterable[Ending], stopped: str) -> None:
+def _print_text(crew: Crew, endings: Iterable[Ending], stopped: str, run: str) -> None:
     counts = effects(crew)
     words = f"{counts['execs']} commands over SSH, {counts['api_writes']} writes to the cluster"
-    print(report.summary_text(endings, stopped, left_out(crew), words))
+    print(summary.summary_text(endings, stopped, left_out(crew), words, run))
 
 
 def counts(result: Result) -> dict[str, int]:

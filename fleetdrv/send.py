@@ -13,6 +13,7 @@ from fleetdrv.follow import Follower, JobEnd, Line, Lines
 from fleetdrv.jobs import Order, bundle
 from fleetdrv.phases import Phase
 from fleetdrv.plan import Step
+from fleetdrv.records import RunRecord
 
 STAGE_SECONDS = 3600.0
 OUTAGE_SECONDS = 1800.0
@@ -37,6 +38,23 @@ class Warrant(Protocol):
 
     def check(self) -> None:
         """Raise Stopped when the Lease is lost, or could not be renewed for two thirds of its time."""
+        ...
+
+
+class Lock(Warrant, Protocol):
+    """The pool's Lease, or what stands for it without a cluster."""
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record, as last saved."""
+        ...
+
+    def save(self, record: RunRecord) -> None:
+        """Write the run record, as a compare-and-swap on the Lease. Raises Stopped when it is lost."""
+        ...
+
+    def orders(self) -> str:
+        """Return why no more nodes may start (paused, aborted), or nothing."""
         ...
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fleetdrv import progress
-from fleetdrv.drive import AWAY_SECONDS, Ending, NodeDriver
+from fleetdrv.drive import AWAY_SECONDS, NodeDriver
+from fleetdrv.ending import Ending
 from fleetdrv.errors import ClusterAway, FleetdrvError
 from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord

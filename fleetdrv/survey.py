@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from fleetdrv.crew import Crew
-from fleetdrv.drive import Ending
+from fleetdrv.ending import Ending
 from fleetdrv.endings import Result, of_error
 from fleetdrv.errors import FleetdrvError
 from fleetdrv.look import View

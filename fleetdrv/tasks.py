@@ -34,7 +34,7 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
-_POSITIONAL = ("playbook", "pool", "node", "action")
+_POSITIONAL = ("playbook", "pool", "run", "node", "action")
 _LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
 _METRICS = ("metrics_file", "pushgateway")
 _CHANGE = (*_LOOK, *_METRICS, "yes", "reason", "upgrade")
@@ -215,6 +215,30 @@ def release(options: Any, node: str) -> int:
     from fleetdrv import orders
 
     return orders.release(options, node)
+
+
+@_command("inventory", "json")
+def logs(options: Any, run: str, node: str) -> int:
+    """Print what a node's jobs said in a run, whole.
+
+    RUN is a run's id, the beginning of one, or `last`. From the journal of this machine if it drove the run;
+    else, with --inventory, from the node itself, which keeps its last 20 jobs.
+    """
+    from fleetdrv import joblogs
+
+    return joblogs.logs(options, run, node)
+
+
+@_command("inventory")
+def attach(options: Any, node: str) -> int:
+    """Follow the job that runs on a node now, from any machine, until it ends.
+
+    Reads only: it needs no lock, starts and writes nothing. Ctrl-C leaves the job running. Exit code 0: the job
+    ended well, or none runs; 4: it failed.
+    """
+    from fleetdrv import joblogs
+
+    return joblogs.attach(options, node)
 
 
 @_command(

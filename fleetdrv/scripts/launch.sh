@@ -5,6 +5,7 @@
 #
 # Usage: sh -c "$(cat job.sh launch.sh)" launch.sh launch ID DIGEST CLASS OFFSET <bundle.tar
 #        sh -c "$(cat job.sh launch.sh)" launch.sh attach ID CLASS OFFSET
+#        sh -c "$(cat job.sh launch.sh)" launch.sh watch ID OFFSET      starts and writes nothing, ever
 #   ID      letters, digits, dot, underscore, minus
 #   CLASS   background (first to give way to pods) or outage (last to be killed)
 #   OFFSET  bytes of the log that the caller has already
@@ -14,7 +15,7 @@
 #   beat OFFSET STATE   after about 5 s of silence; claimed or running
 #   exit CODE STEP      the end, after the whole log; STEP is empty when CODE is 0
 #   interrupted         the runner is gone and left no exit status
-#   missing             attach: no such job here
+#   missing             attach, watch: no such job here
 # Exit: 0 the output said how it ended · 64 usage · 65 the id is taken by another digest
 #       71 cannot be started · 73 no space · 74 the bundle did not arrive whole
 # Needs: job.sh
@@ -75,6 +76,7 @@ same_digest() {
 
 # Start the runner where neither the end of this session nor its cgroup can reach it. Twice does no harm.
 start_job() {
+    [ "$verb" != watch ] || return 0
     oom=-500 nice=0
     set -- -p TimeoutStopSec=900
     if [ "$class" = background ]; then
@@ -132,7 +134,8 @@ main() {
     case "$verb $#" in
     'launch 5') digest=$3 class=$4 offset=$5 ;;
     'attach 4') class=$3 offset=$4 ;;
-    *) die 64 'usage: launch ID DIGEST CLASS OFFSET <bundle.tar | attach ID CLASS OFFSET' ;;
+    'watch 3') class=background offset=$3 ;;
+    *) die 64 'usage: launch ID DIGEST CLASS OFFSET <bundle.tar | attach ID CLASS OFFSET | watch ID OFFSET' ;;
     esac
     case "$id/$class/$offset" in
     [.-]* | *[!A-Za-z0-9._-]*/*/* | /* | */*/*[!0-9]* | */*/)

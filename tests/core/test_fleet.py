@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fleetdrv.alone import LoneLock
-from fleetdrv.drive import Ending
+from fleetdrv.ending import Ending
 from fleetdrv.endings import Result as RollResult
 from fleetdrv.errors import ClusterAway, ClusterError, LinkLost, NodeRefused, Permanent, Stopped, Unreachable
 from fleetdrv.events import Event
@@ -549,3 +549,12 @@ def test_what_never_fits_spends_nothing_in_a_later_period_either() -> None:
     world.nodes["n0"].view = a_view(last=last)
     waits = {"n0": Owed(debt=Debt.NOTHING, verdict=Verdict.GIVEN_UP, why="incompatible")}
     assert not world.roll(seen=waits, max_failures=0).stopped
+
+
+def test_who_draws_is_told_where_each_node_stands() -> None:
+    world = a_world(False, False)
+    world.roll(canary=1, soak_seconds=30, max_unavailable=1)
+    told = [event for event in world.said if event.node == "n0"]
+    assert [event.text for event in told if event.phase == "stand"] == ["staging", "staged", "in outage"]
+    phases = [event.phase for event in told]
+    assert phases.index("end") < phases.index("soak") < phases.index("soaked")

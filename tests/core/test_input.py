@@ -127,8 +127,6 @@ INVENTORIES: list[tuple[str, int, str]] = [
     ("all:\n  children:\n    gpu:\n      vars: [a]\n", 4, "vars"),
     ("all:\n  hosts:\n    n[1:: {}\n", 3, "n[1:"),
     ("all:\n  hosts:\n    'n[9:1]': {}\n", 3, "n[9:1]"),
-    ("all:\n  hosts: &x\n    n1: {}\n  children: {gpu: {hosts: *x}}\n", 2, "anchors"),
-    ("all:\n  vars:\n    secret: !vault |\n      abc\n", 3, "tags"),
     ("all:\n  hosts:\n\tn1: {}\n", 3, "not YAML"),
     ("all:\n  hosts: {n1: {}}\n---\nall: {}\n", 3, "document"),
 ]

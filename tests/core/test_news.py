@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleetdrv.drive import Ending
+from fleetdrv.ending import Ending
 from fleetdrv.news import is_old
 from fleetdrv.turn import Verdict
 from tests.core.test_attempts import a_result

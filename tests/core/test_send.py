@@ -7,7 +7,7 @@ import io
 from fleetdrv.daemons import _count
 from fleetdrv.events import Event
 from fleetdrv.look import questions
-from fleetdrv.report import Teller
+from fleetdrv.teller import Teller
 from tests.core.factories import a_driver, a_playbook
 
 

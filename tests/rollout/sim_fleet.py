@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from fleetdrv import names
+from fleetdrv import names, nodeset
 from fleetdrv.api import Api
 from tests.fixtures_cluster import READY, eventually
 from tests.rollout.api_proxy import ApiProxy
@@ -272,18 +272,27 @@ class SimFleet:
 
 
 class Ended:
-    """How fleetdrv ended."""
+    """How fleetdrv ended; `out` has a line for each node of a set that shares one, `raw` is as it was printed."""
 
     def __init__(self, code: int, out: str, errors: str) -> None:
-        self.code, self.out, self.errors = code, out, errors
+        self.code, self.raw, self.errors = code, out, errors
+        self.out = "".join(map(_spelt_out, out.splitlines(keepends=True)))
 
     @property
     def json(self) -> Any:
         """The document on stdout."""
-        return json.loads(self.out)
+        return json.loads(self.raw)
 
     def __repr__(self) -> str:
-        return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.errors[-6000:]}"
+        return f"exit {self.code}\n--- stdout\n{self.raw}\n--- stderr\n{self.errors[-6000:]}"
+
+
+def _spelt_out(line: str) -> str:
+    names, colon, rest = line.partition(": ")
+    if not colon or "[" not in names or " " in names.strip():
+        return line
+    indent = names[: len(names) - len(names.lstrip())]
+    return "".join(f"{indent}{name}: {rest}" for name in nodeset.expand(names.strip()))
 
 
 def _backend(node: SimNode) -> Any:

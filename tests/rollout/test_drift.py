@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleetdrv import nodeset
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import SimFleet
 
@@ -28,7 +29,7 @@ def test_drift_names_nodes_layers_and_writes_nothing(fleet: SimFleet) -> None:
     assert told["nodes"][sound] == {"differs": False, "reason": "", "drivers": {}}
     fleet.nodes[sound].call("rmmod fleetdrv_toy")
     folded = fleet.fleetdrv(*book, code=2).out
-    assert f"{drifted}, {sound}  toy" in folded
+    assert f"{nodeset.fold((drifted, sound))}  toy" in folded
     fleet.fronts[sound].close()
     assert "could not be read" in fleet.fleetdrv(*book, code=4).out
 
