@@ -76,7 +76,12 @@ class Document:
 
     def pairs(self, node: Any) -> Iterator[tuple[str, Any, Any]]:
         """Yield each key of a mapping as text, its node and its value's node, with `<<` followed."""
-        self._loader.flatten_mapping(node)
+        try:
+            self._loader.flatten_mapping(node)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            at = mark.line + 1 if mark else line(node)
+            raise InputError(f"{self.path}:{at}: not YAML: {error.problem or error.context}") from error
         latest = {key.value: (key, value) for key, value in node.value}
         for name, (key, value) in latest.items():
             yield str(name), key, value
