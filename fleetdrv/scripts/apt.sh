@@ -8,6 +8,7 @@
 #                               at all where two name one repository with different paths of keys
 #     held                      packages whose hold is ours, one a line
 #     installing                driver and key of an installation that has begun, its tarballs, its new packages
+#     said why                  what apt or dpkg said last, and the last reason
 #     refreshed.DRIVER          digest of the repository with its key, or -; as old as the lists
 
 # Nobody answers, nothing restarts services, and all nodes get the same, phased or not.
@@ -29,14 +30,9 @@ need_apt() {
     done
 }
 
-# Tell whether an installation of a driver was begun here and not ended: half done packages are ours then.
-begun() {
-    [ -e "$own_apt/installing" ]
-}
-
 # Somebody else's half done packages are for him to mend, and his hold stands.
 check_system() {
-    ! dpkg_interrupted || begun ||
+    ! dpkg_interrupted_by_others ||
         die 81 'dpkg was interrupted before us: run "dpkg --configure -a" and look what happened'
     for pin; do
         package_state "${pin%%=*}"
@@ -106,7 +102,9 @@ locked() {
             waited=$((waited + 1)) && sleep 1
         done
         code=0
-        said=$("$@" 2>&1 </dev/null) || code=$?
+        # Not by a pipe, whose end would be waited for: a daemon that a package starts may keep it open for ever.
+        "$@" >"$own_apt/said" 2>&1 </dev/null || code=$?
+        said=$(cat "$own_apt/said")
         [ "$code" -eq 0 ] || case $said in
         *'Could not get lock'* | *'locked by another process'* | *'Unable to acquire the dpkg'*)
             [ "$waited" -ge "$lock_seconds" ] || { waited=$((waited + 1)) && sleep 1 && continue; }
