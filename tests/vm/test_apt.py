@@ -184,8 +184,8 @@ def _version(fleet: VmFleet) -> str:
     return fleet.ssh(NODE, f"dpkg-query -W -f '${{Version}} ${{db:Status-Status}}' {TOOLS}")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if "another apt" in name else [])
+                                  for name in FAULTS])
 def test_what_is_wrong_with_packages_is_named_and_the_node_serves(
     fleet: VmFleet, faulty: Mirror, tmp_path: Path, name: str
 ) -> None:
@@ -219,7 +219,6 @@ def test_what_is_wrong_with_packages_is_named_and_the_node_serves(
     assert fleet.ssh(NODE, "dpkg --audit") == ""
 
 
-@pytest.mark.long
 def test_a_configuration_file_that_was_changed_by_hand(fleet: VmFleet, faulty: Mirror) -> None:
     fleet.ssh(NODE, f"dpkg --purge --force-all {TOOLS} >/dev/null 2>&1 || :")
     fleet.apply_book(_book(fleet, faulty, "1.0"), "-l", NODE)
