@@ -25,18 +25,18 @@ from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ClusterError, FleetdrvError, InputError, NodeRefused, Refused
+from fleetdrv.errors import ClusterError, FleetdrvError, InputError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.kubectl import Proxy
-from fleetdrv.line import NodeLine
+from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
+from fleetdrv.passwords import sudo_password
 from fleetdrv.proc import this_process
 from fleetdrv.records import RunRecord
 from fleetdrv.service import KubernetesNode, Service
 from fleetdrv.slots import Domain, Out, Pool
-from fleetdrv.ssh import Dialler
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
@@ -57,6 +57,8 @@ class Options:
     yes: bool = False
     reason: str = ""
     upgrade: bool = False
+    ask_sudo_password: bool = False
+    sudo_password_file: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,9 +104,10 @@ class Crew:
     def survey(self, run: str) -> dict[str, Owed | FleetdrvError]:
         """Look at all selected nodes at once.
 
-        Raises Refused when a host is not the Node it claims to be: addresses that were swapped or copied say
-        nothing good of any other host. A host without a Node, or whose Node proves nothing, is refused by itself:
-        one rotten Node must not keep a thousand others from being mended. Where all are so, the run is refused.
+        Raises Refused when sudo's password was wrong too often, and when a host is not the Node it claims to be:
+        addresses that were swapped or copied say nothing good of any other host. A host without a Node, or whose
+        Node proves nothing, is refused by itself: one rotten Node must not keep a thousand others from being
+        mended. Where all are so, the run is refused.
         """
         width = min(64, max(1, len(self.drivers)))
         workers = ThreadPoolExecutor(width, thread_name_prefix="survey")
@@ -119,6 +122,9 @@ class Crew:
                 seen[name] = future.result()
             except FleetdrvError as error:
                 seen[name] = error
+        stopped = next((came for came in seen.values() if isinstance(came, Stopped)), None)
+        if stopped:
+            raise Refused(f"{stopped}\nNothing was touched.")
         refused = [came for came in seen.values() if isinstance(came, Refused)]
         alone = all(isinstance(came, NodeRefused) for came in refused)
         if refused and (not alone or len(refused) == len(seen)):
@@ -186,24 +192,23 @@ def assemble(
     hooks = _caller(loaded, say)
     book = loaded.playbook
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
+    password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
             text = "no cluster: nothing is cordoned or drained; limits hold within this process only"
-            say(Event(node="", phase="cluster", text=text, level=Level.WARNING))
+            say(_event("cluster", text, Level.WARNING))
         else:
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
-        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_note(text))))
-        cache = BuildCache(folder=default_folder(), note=lambda text: say(_warning(text)))
+        lines = stack.enter_context(Lines(effects, password, lambda text: say(_event("ssh", text))))
+        cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
-            line = NodeLine(host, dialler)
-            stack.callback(line.close)
             service = _service(host, cluster, loaded, counting, options.reason)
             drivers[host.name] = NodeDriver(
                 name=host.name,
-                line=line,
+                line=lines.to(host),
                 service=service,
                 loaded=loaded,
                 say=say,
@@ -242,6 +247,8 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
     words += ["--context", options.context] if options.context else []
     words += ["--no-cluster"] if options.no_cluster else []
     words += ["--upgrade"] if options.upgrade else []
+    words += ["--ask-sudo-password"] if options.ask_sudo_password else []
+    words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
     return shlex.join((*words, "--limit", node))
 
 
@@ -288,9 +295,5 @@ def _out(node: Object, pool: str, label: str) -> Out:
     return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
 
 
-def _note(text: str) -> Event:
-    return Event(node="", phase="ssh", text=text)
-
-
-def _warning(text: str) -> Event:
-    return Event(node="", phase="builds", text=text, level=Level.WARNING)
+def _event(phase: str, text: str, level: Level = Level.PROGRESS) -> Event:
+    return Event(node="", phase=phase, text=text, level=level)

@@ -12,6 +12,7 @@ from invoke.program import Program
 
 from fleetdrv import __version__
 from fleetdrv.errors import ExitCode, FleetdrvError
+from fleetdrv.secret import hide
 from fleetdrv.tasks import namespace
 
 _KEPT = {
@@ -111,6 +112,7 @@ class FleetProgram(Program):
 
     def _failed(self, code: ExitCode, text: str) -> int:
         """Say why on stderr, and in the one document that `--json` promises, whatever the ending."""
+        text = hide(text)
         print(f"fleetdrv: {text}", file=sys.stderr)
         if "--json" in self.argv:
             from fleetdrv.report import document

@@ -18,6 +18,7 @@ from fleetdrv.drive import Ending
 from fleetdrv.events import Event, Level
 from fleetdrv.look import View
 from fleetdrv.plan import Disruption, NodePlan, Step
+from fleetdrv.secret import hide
 from fleetdrv.turn import Verdict
 
 SCHEMA = "fleetdrv/1"
@@ -43,14 +44,14 @@ class Teller:
             "node": event.node,
             "phase": event.phase,
             "level": event.level,
-            "text": event.text,
+            "text": hide(event.text),
         }
         with self._lock:
             if self._journal:
                 _print(json.dumps(record), self._journal)
             if event.level is Level.DETAIL or (self.quiet and event.level is not Level.WARNING):
                 return
-            _print(json.dumps(record) if self.log_json else line(event), self.stream)
+            _print(json.dumps(record) if self.log_json else hide(line(event)), self.stream)
 
     def keep(self, run: str) -> str:
         """Write the journal of a run as JSON lines into the user's state folder; return where, or why not."""
@@ -87,7 +88,7 @@ def plan_text(
     blocks = [f"{', '.join(names)}\n{text}" for text, names in groups.items()]
     blocks += [f"versions: {package}: {version}" for package, version in (versions or {}).items()]
     bounds = ", ".join(f"{name} {number}" for name, number in limits.items())
-    return "\n".join((*blocks, f"limits: {bounds}"))
+    return hide("\n".join((*blocks, f"limits: {bounds}")))
 
 
 def _plan_lines(view: View) -> str:
@@ -135,7 +136,7 @@ def drift_text(views: Mapping[str, View | str]) -> str:
     differ = sum(not isinstance(view, str) and bool(view.plan.differences) for view in views.values())
     unseen = sum(isinstance(view, str) for view in views.values())
     more = f", {unseen} could not be read" if unseen else ""
-    return "\n".join((*lines, f"{differ} of {len(views)} nodes differ{more}"))
+    return hide("\n".join((*lines, f"{differ} of {len(views)} nodes differ{more}")))
 
 
 def _drift_rows(view: View | str) -> tuple[tuple[str, ...], ...]:
@@ -147,7 +148,7 @@ def _drift_rows(view: View | str) -> tuple[tuple[str, ...], ...]:
 def drift_json(view: View | str) -> dict[str, Any]:
     """Return what differs on a node as plain data: the layers of each driver that differs."""
     if isinstance(view, str):
-        return {"differs": None, "reason": view, "drivers": {}}
+        return {"differs": None, "reason": hide(view), "drivers": {}}
     drivers: dict[str, list[dict[str, str]]] = {}
     for d in view.plan.differences:
         layer = {"layer": str(d.layer), "found": d.found, "wanted": d.wanted}
@@ -171,13 +172,13 @@ def summary_text(endings: Iterable[Ending], stopped: str, left_out: Iterable[str
     if out:
         lines.append(f"left out of service by fleetdrv: {', '.join(out)}")
     lines.append(effects)
-    return "\n".join(lines)
+    return hide("\n".join(lines))
 
 
 def ending_line(ending: Ending) -> str:
     """Say in one line how a node's turn ended."""
     seconds = f" ({ending.seconds_out:.1f} s out of service)" if ending.seconds_out is not None else ""
-    return f"{ending.node}: {ending.verdict}{seconds}" + (f": {ending.why}" if ending.why else "")
+    return hide(f"{ending.node}: {ending.verdict}{seconds}" + (f": {ending.why}" if ending.why else ""))
 
 
 _BAD = frozenset(
@@ -205,7 +206,7 @@ def document(command: str, exit_code: int, **parts: Any) -> str:
 def view_json(view: View | str) -> dict[str, Any]:
     """Return a node's plan as plain data."""
     if isinstance(view, str):
-        return {"outcome": "unreachable", "reason": view}
+        return {"outcome": "unreachable", "reason": hide(view)}
     plan = view.plan
     return {
         "outcome": str(plan.outcome),
@@ -235,9 +236,9 @@ def ending_json(ending: Ending) -> dict[str, Any]:
     """Return an ending as plain data."""
     return {
         "verdict": str(ending.verdict),
-        "why": ending.why,
-        "evidence": ending.evidence,
-        "next": ending.remedy,
+        "why": hide(ending.why),
+        "evidence": hide(ending.evidence),
+        "next": hide(ending.remedy),
         "seconds_out_of_service": ending.seconds_out,
         "effects_out_of_service": asdict(ending.cost) if ending.cost else None,
     }

@@ -29,11 +29,14 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "quiet": (False, "only warnings and failures"),
     "yes": (False, "do not ask before touching anything"),
     "reason": ("", "why, for whoever looks at the pool"),
+    "ask_sudo_password": (False, "ask once for the password with which sudo makes the log-in user root"),
+    "sudo_password_file": ("", "file with that password, mode 0600; or a descriptor in FLEETDRV_SUDO_PASSWORD_FD"),
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
 _POSITIONAL = ("playbook", "pool", "node", "action")
-_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
+_SUDO = ("ask_sudo_password", "sudo_password_file")
+_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", *_SUDO)
 _CHANGE = (*_LOOK, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
 
@@ -131,7 +134,7 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
-@_command("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", "reason")
+@_command(*_LOOK, "reason")
 def remediate(options: Any, playbook: str) -> int:
     """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
 

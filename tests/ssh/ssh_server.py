@@ -92,10 +92,12 @@ def start(
     host_kinds: tuple[str, ...] = ("ed25519",),
     accept: Path | None = None,
     prepare: Callable[[Path], object] = lambda _: None,
+    within: tuple[str, ...] = (),
 ) -> Sshd:
     """Start a server that lets the current user in with `client_key`; `extra` are lines for sshd_config.
 
-    `prepare` is called with every host key before the start.
+    `prepare` is called with every host key before the start; `within` is a command that runs another one in a
+    namespace, by exec.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
@@ -126,7 +128,7 @@ def start(
     (folder / "sshd_config").write_text("\n".join((*extra, *lines)) + "\n")
     with (folder / "sshd.log").open("wb") as log:
         process = subprocess.Popen(
-            ("/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config")),
+            (*within, "/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config")),
             stderr=log,
             stdin=subprocess.DEVNULL,
         )
