@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -245,3 +247,34 @@ def test_the_password_stands_nowhere_but_with_sudo(
         logger.removeHandler(caplog.handler)
     assert not seen
     assert PASSWORD not in f"{error!r} {vars(error)} {caplog.text} {users.sshd.log}"
+
+
+@pytest.mark.parametrize("user", ["asked", "free"])
+def test_plan_needs_one_command_and_leaves_the_password_nowhere(users: Users, tmp_path: Path, user: str) -> None:
+    """The program as it is typed, over a real sshd and sudo; round trips: log-in, open, exec."""
+    known, password = tmp_path / "known_hosts", tmp_path / "password"
+    known.write_text(users.sshd.known_line())
+    password.write_text(PASSWORD + "\n")
+    password.chmod(0o600)
+    variables = users.host(user).variables
+    options = {"ansible_ssh_common_args": f"-o UserKnownHostsFile={known}"}
+    inventory = tmp_path / "hosts.yaml"
+    inventory.write_text(json.dumps({"gpu": {"hosts": {"n1": {**variables, **options}}}}))
+    book = Path(__file__).parents[2] / "playbooks" / "toy-1.0.yaml"
+    home = tmp_path / "home"
+    home.mkdir()
+    ended = subprocess.run(
+        [str(Path(sys.executable).with_name("fleetdrv")), "plan", str(book), "-i", str(inventory), "--no-cluster", "--json"]
+        + ["--sudo-password-file", str(password)],
+        env={**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home), "XDG_CACHE_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    document = json.loads(ended.stdout)
+    assert document["effects"] == {"execs": 1, "api_writes": 0}, ended
+    assert document["nodes"]["n1"]["outcome"] != "unreachable", ended
+    assert PASSWORD not in ended.stdout + ended.stderr
+    for path in home.rglob("*"):
+        assert not path.is_file() or PASSWORD.encode() not in path.read_bytes()
