@@ -17,18 +17,19 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from fabric import Connection
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fleetdrv import dial
 from fleetdrv.effects import Effects
-from fleetdrv.errors import InputError, Permanent, Unreachable
+from fleetdrv.errors import InputError, NodeError, Permanent, Unreachable
 from fleetdrv.known_hosts import KnownHosts
 from fleetdrv.model import Host
 from fleetdrv.ssh_bastion import Bastions
 from fleetdrv.ssh_config_file import read_config
-from fleetdrv.ssh_handshake import STEP, Handshake, by_hand
+from fleetdrv.ssh_handshake import STEP, Handshake, Shown, by_hand
 from fleetdrv.ssh_keys import Keyring
 from fleetdrv.ssh_session import Completed, Session
 from fleetdrv.ssh_settings import Asked, Target, jump_hosts, make_target, read_variables
@@ -42,6 +43,11 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 SHORTEST_LAST_PAUSE_SECONDS = 2.0
 MOST_JUMPS = 8
 USER_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
+
+
+T = TypeVar("T")
+Act = Callable[[Handshake, dial.Wire, Mapping[str, Sequence[str]]], T]
+"""What is done on an open wire."""
 
 
 class FleetConnection(Connection):  # type: ignore[misc]  # Fabric has no types
@@ -80,7 +86,7 @@ class Dialler:
         self._known_hosts_files = tuple(path.expanduser() for path in known_hosts or USER_KNOWN_HOSTS)
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keyring = Keyring()
-        self._bastions = Bastions(self._dial)
+        self._bastions = Bastions(self._log_in)
         self._turns = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
         self._old_peers: set[Target] = set()
         self._note, self._noted = note, set[str]()
@@ -96,19 +102,47 @@ class Dialler:
         """
         end = time.monotonic() + deadline_seconds
         connection, target = self._resolve(host)
-        connection.dial = partial(self._dial, target, host.name, end)
+        connection.dial = partial(self._log_in, target, host.name, end)
+        self._keep_trying(connection.open, host.name, end, deadline_seconds)
+        return Session(host.name, connection, self._effects)
+
+    def targets(self, host: Host) -> tuple[Target, ...]:
+        """Return the jump hosts on the way, nearest first, and the host itself at the end. Raises InputError."""
+        _, target = self._resolve(host)
+        chain = [target]
+        while (jump := chain[0].jump) is not None:
+            chain.insert(0, jump)
+        return tuple(chain)
+
+    def host_key(self, target: Target, name: str, deadline_seconds: float) -> tuple[Shown, NodeError]:
+        """Return the key that a host shows, what is known of it, and how it would be refused for it.
+
+        Nobody logs in, but jump hosts on the way. Raises as `connect`.
+        """
+        end = time.monotonic() + deadline_seconds
+        act = partial(self._dial, target, name, end, Handshake.show)
+        shown = self._keep_trying(act, name, end, deadline_seconds)
+        return shown, self._handshake(target, name, end).refusal(shown)
+
+    def known_hosts_file(self, target: Target) -> Path | None:
+        """Return the file to which the operator adds that host's key."""
+        return self._known_hosts(target)[1]
+
+    def read_known_hosts_again(self) -> None:
+        """Keys were added."""
+        with self._lock:
+            self._known.clear()
+
+    def _keep_trying(self, act: Callable[[], T], name: str, end: float, deadline_seconds: float) -> T:
         for attempt in count(1):
             try:
-                connection.open()
-                return Session(host.name, connection, self._effects)
+                return act()
             except Unreachable as error:
                 pause = _pause(attempt, end - time.monotonic())
                 if not pause or self._closing.wait(pause):
                     spent = deadline_seconds - (end - time.monotonic())
                     cause = f"{error.cause} (attempt {attempt}, given up after {spent:.0f} s)"
-                    raise Unreachable(
-                        host.name, STEP, cause, evidence=error.evidence, remedy=error.remedy
-                    ) from error
+                    raise Unreachable(name, STEP, cause, evidence=error.evidence, remedy=error.remedy) from error
         raise AssertionError  # count() does not end
 
     def close(self) -> None:
@@ -151,34 +185,39 @@ class Dialler:
                 _, jump = self._resolve_chain(hop, jump, depth - 1)
         return connection, make_target(connection, asked, jump)
 
-    def _dial(self, target: Target, node: str, end: float) -> FleetTransport:
+    def _log_in(self, target: Target, node: str, end: float) -> FleetTransport:
+        return self._dial(target, node, end, Handshake.perform)
+
+    def _dial(self, target: Target, node: str, end: float, act: Act[T]) -> T:
         """Make one attempt; a second one only for peers so old that they share no algorithm with us."""
+        handshake = self._handshake(target, node, end)
         if target not in self._old_peers:
             try:
-                return self._shake_hands(target, node, end, DISABLED)
+                return self._shake_hands(handshake, act, DISABLED)
             except IncompatiblePeer:
                 self._old_peers.add(target)
         try:
-            return self._shake_hands(target, node, end, DISABLED_FOR_OLD_PEERS)
+            return self._shake_hands(handshake, act, DISABLED_FOR_OLD_PEERS)
         except IncompatiblePeer as error:
             raise Permanent(
                 node, STEP, f"{target}: no common algorithms: {error}", remedy=by_hand(target)
             ) from error
 
-    def _shake_hands(
-        self, target: Target, node: str, end: float, disabled: Mapping[str, Sequence[str]]
-    ) -> FleetTransport:
-        """Wait for a turn only when the wire is there: hosts that are switched off would take all turns."""
+    def _handshake(self, target: Target, node: str, end: float) -> Handshake:
         known, user_file = self._known_hosts(target)
-        handshake = Handshake(
+        return Handshake(
             node=node, target=target, known=known, user_file=user_file, keyring=self._keyring, end=end
         )
+
+    def _shake_hands(self, handshake: Handshake, act: Act[T], disabled: Mapping[str, Sequence[str]]) -> T:
+        """Wait for a turn only when the wire is there: hosts that are switched off would take all turns."""
+        target, node, end = handshake.target, handshake.node, handshake.end
         wire = self._wire(target, node, end)
         if not self._turns.acquire(timeout=max(0.0, end - time.monotonic())):
             wire.close()
             raise Unreachable(node, STEP, f"{target}: too many others are being connected: no turn came")
         try:
-            return handshake.perform(wire, disabled)
+            return act(handshake, wire, disabled)
         finally:
             self._turns.release()
 

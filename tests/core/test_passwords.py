@@ -106,7 +106,8 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_on_a_terminal_the_answer_is_not_shown() -> None:
     terminal, theirs = os.openpty()
-    code = "from fleetdrv.passwords import from_terminal as f; print(len(f('sudo password: ', instead='x').reveal()))"
+    ask = "from_terminal('sudo password: ', instead='x')"
+    code = f"from fleetdrv.passwords import from_terminal; print(len({ask}.reveal()))"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     ):

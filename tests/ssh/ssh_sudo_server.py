@@ -23,6 +23,15 @@ USERS: Mapping[str, str] = {
 }
 """Log-in names, each with its lines of sudoers."""
 
+_PAM = """\
+auth [success=done default=ignore] pam_unix.so nodelay
+auth optional pam_exec.so quiet expose_authtok {count}
+auth requisite pam_deny.so
+account required pam_permit.so
+session required pam_permit.so
+"""
+"""Whatever pam_unix rejects is counted, then denied."""
+
 
 @dataclass
 class Users:
@@ -44,35 +53,37 @@ class Users:
 
 def start(folder: Path) -> Users:
     """Start it in a mount namespace with accounts, sudoers and PAM of its own."""
-    folder.mkdir(parents=True)
+    (folder / "etc/pam.d").mkdir(parents=True)
     folder.chmod(0o755)
-    etc = folder / "etc"
-    (etc / "pam.d").mkdir(parents=True)
-    # /usr/sbin/nologin would do for the others; sshd wants its own account
-    sshd_user = "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin"
-    digest = subprocess.run(
+    attempts, count, enter = folder / "attempts", folder / "count", folder / "enter"
+    attempts.touch()
+    attempts.chmod(0o666)
+    count.write_text(
+        f'#!/bin/sh\nif [ "$(tr -d "\\\\0")" ]; then printf x; else printf 0; fi >>{attempts}\n'
+    )
+    files = _accounts()
+    files["sudoers"] = "\n".join(("Defaults env_reset", *USERS.values(), ""))
+    files["pam.d/sudo"] = _PAM.format(count=count)
+    for name, text in files.items():
+        (folder / "etc" / name).write_text(text)
+    (folder / "etc/sudoers").chmod(0o440)
+    mounts = [f"mount --bind {folder}/etc/{name} /etc/{name}" for name in files]
+    enter.write_text("\n".join(("#!/bin/sh", "set -e", *mounts, 'exec "$@"', "")))
+    for program in (count, enter):
+        program.chmod(0o755)
+    within = ("unshare", "--mount", "--propagation", "private", str(enter))
+    return Users(ssh_server.start(folder / "sshd", within=within))
+
+
+def _accounts() -> dict[str, str]:
+    hashed = subprocess.run(
         ("openssl", "passwd", "-6", "-stdin"), input=PASSWORD, text=True, capture_output=True, check=True
     ).stdout.strip()
     ids = {user: 4200 + number for number, user in enumerate(USERS)}
-    accounts = [f"{user}:x:{ids[user]}:{ids[user]}::/:/bin/sh" for user in USERS]
-    (etc / "passwd").write_text("\n".join(("root:x:0:0:root:/root:/bin/sh", sshd_user, *accounts, "")))
-    (etc / "group").write_text("\n".join(("root:x:0:", "nogroup:x:65534:", *(f"{u}:x:{ids[u]}:" for u in USERS), "")))
-    (etc / "shadow").write_text("\n".join(("root:*:19000::::::", *(f"{user}:{digest}:19000::::::" for user in USERS), "")))
-    (etc / "sudoers").write_text("Defaults env_reset\nroot ALL=(ALL) ALL\n" + "".join(f"{line}\n" for line in USERS.values()))
-    (etc / "sudoers").chmod(0o440)
-    (etc / "shadow").chmod(0o600)
-    (folder / "attempts").write_text("")
-    (folder / "attempts").chmod(0o666)
-    count = folder / "count"
-    count.write_text(f'#!/bin/sh\n[ "$(tr -d "\\\\0")" ] && printf x >>{folder}/attempts || printf 0 >>{folder}/attempts\n')
-    count.chmod(0o755)
-    # what rejects the password is counted, then rejects
-    auth = f"auth [success=done default=ignore] pam_unix.so nodelay\nauth optional pam_exec.so quiet expose_authtok {count}\nauth requisite pam_deny.so\n"
-    (etc / "pam.d/sudo").write_text(auth + "account required pam_permit.so\nsession required pam_permit.so\n")
-    enter = folder / "enter"
-    mounts = "".join(f"mount --bind {etc}/{name} /etc/{name}\n" for name in ("passwd", "group", "shadow", "sudoers", "pam.d/sudo"))
-    enter.write_text(f"#!/bin/sh\nset -e\n{mounts}exec \"$@\"\n")
-    enter.chmod(0o755)
-    return Users(
-        ssh_server.start(folder / "sshd", within=("unshare", "--mount", "--propagation", "private", str(enter)))
-    )
+    passwd = ["root:x:0:0::/root:/bin/sh", "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin"]
+    passwd += [f"{user}:x:{number}:{number}::/:/bin/sh" for user, number in ids.items()]
+    group = ["root:x:0:", "nogroup:x:65534:", *(f"{user}:x:{number}:" for user, number in ids.items())]
+    shadow = ["root:*:19000::::::", *(f"{user}:{hashed}:19000::::::" for user in USERS)]
+    return {
+        name: "\n".join((*lines, "")) for name, lines in (("passwd", passwd), ("group", group), ("shadow", shadow))
+    }

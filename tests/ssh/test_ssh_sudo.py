@@ -8,11 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +32,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
-    # sudo refuses to be reached through folders that others cannot enter
-    folder = Path(os.path.realpath("/tmp")) / f"fleetdrv-sudo-{os.getpid()}"
+def users() -> Iterator[Users]:
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders cannot be entered by other users
     running = ssh_sudo_server.start(folder)
     yield running
     running.sshd.stop()
@@ -92,9 +90,9 @@ def test_input_reaches_the_command_and_the_password_does_not(make_line: MakeLine
 
 
 def test_a_script_on_standard_input_finds_what_stands_behind_it(make_line: MakeLine) -> None:
-    code, out, _ = make_line("asked", with_password()).run(
-        ("/bin/sh", "-s", "--", "a b", "$HOME"), step="test", stdin=b'printf "%s|" "$@"; id -u', deadline_seconds=60
-    )
+    argv, script = ("/bin/sh", "-s", "--", "a b", "$HOME"), b'printf "%s|" "$@"; id -u'
+    line = make_line("asked", with_password())
+    code, out, _ = line.run(argv, step="test", stdin=script, deadline_seconds=60)
     assert (code, out) == (0, b"a b|$HOME|0\n")
 
 
@@ -216,7 +214,7 @@ def test_no_more_commands_than_as_root(make_line: MakeLine, effects: Effects) ->
 
 
 def test_the_password_stands_nowhere_but_with_sudo(
-    make_line: MakeLine, users: Users, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_line: MakeLine, users: Users, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither in an argv or environment of any process meanwhile, nor in what Paramiko would log."""
     seen: list[str] = []
@@ -261,11 +259,10 @@ def test_plan_needs_one_command_and_leaves_the_password_nowhere(users: Users, tm
     inventory = tmp_path / "hosts.yaml"
     inventory.write_text(json.dumps({"gpu": {"hosts": {"n1": {**variables, **options}}}}))
     book = Path(__file__).parents[2] / "playbooks" / "toy-1.0.yaml"
-    home = tmp_path / "home"
+    home, program = tmp_path / "home", Path(sys.executable).with_name("fleetdrv")
     home.mkdir()
     ended = subprocess.run(
-        [str(Path(sys.executable).with_name("fleetdrv")), "plan", str(book), "-i", str(inventory), "--no-cluster", "--json"]
-        + ["--sudo-password-file", str(password)],
+        [program, "plan", book, "-i", inventory, "--no-cluster", "--json", "--sudo-password-file", password],
         env={**os.environ, "HOME": str(home), "XDG_STATE_HOME": str(home), "XDG_CACHE_HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
