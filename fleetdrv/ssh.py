@@ -180,7 +180,7 @@ class Dialler:
             raise InputError(f"{asked.name}: {error}") from None
         if jump is None:
             for hop in jump_hosts(asked, connection.ssh_config):
-                if hop.name == asked.name:
+                if hop.name == asked.name and (hop.port is None or asked.port in (None, hop.port)):
                     break  # `Host *` with ProxyJump covers the bastion itself, too
                 _, jump = self._resolve_chain(hop, jump, depth - 1)
         return connection, make_target(connection, asked, jump)

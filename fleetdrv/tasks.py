@@ -204,6 +204,18 @@ def release(options: Any, node: str) -> int:
     return orders.release(options, node)
 
 
+@_command("inventory", "limit", "json", "yes")
+def trust(options: Any) -> int:
+    """Show the host keys that known_hosts does not know yet, ask, and add them.
+
+    Jump hosts on the way come first. A key that changed is an error with old and new fingerprint and the line it
+    stands on, and is never replaced. Without a terminal and without --yes nothing is added (exit code 2).
+    """
+    from fleetdrv import trust
+
+    return trust.trust(options)
+
+
 @_command(
     "context",
     "json",
