@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -73,6 +73,7 @@ class Crew:
     say: Say
     hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
+    away: Callable[[], str] = str  # says which way to nodes is gone for now
 
     @property
     def digest(self) -> str:
@@ -189,8 +190,7 @@ def assemble(
     pool_hosts = everything.group(loaded.playbook.hosts)
     chosen = inventory.limit(pool_hosts, options.limit) if options.limit else pool_hosts
     effects, versions = Effects(), Versions(upgrade=options.upgrade)
-    hooks = _caller(loaded, say)
-    book = loaded.playbook
+    book, hooks = loaded.playbook, _caller(loaded, say)
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
     password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
     with ExitStack() as stack:
@@ -228,13 +228,13 @@ def assemble(
             say=say,
             versions=versions,
             hooks=hooks,
+            away=lines.away,
         )
 
 
 def _caller(loaded: Loaded, say: Say) -> Caller:
-    book = loaded.playbook
-    about = {"pool": book.pool_name, "playbook": book.name}
-    return Caller(hooks=book.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
+    about = {"pool": loaded.playbook.pool_name, "playbook": loaded.playbook.name}
+    return Caller(hooks=loaded.playbook.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
 def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fleetdrv.drive import Ending
-from fleetdrv.errors import LinkLost, NodeError, NodeRefused, Unreachable
+from fleetdrv.errors import LinkLost, NodeError, NodeRefused, Unreachable, WayGone
 from fleetdrv.slots import Stand
 from fleetdrv.turn import Debt, Verdict
 
@@ -15,8 +15,11 @@ def of_error(node: str, error: Exception, *, early: bool, remedy: str = "") -> E
 
     `early`: before any touch. A node that is not reached then is unreachable, whether it could not be dialled or
     its link died under a question; one that is not to be touched is refused. Later it counts as failed: lost after
-    its cordon. `remedy` stands where the error names none.
+    its cordon. Where the way to all nodes is gone, this one is not to blame. `remedy` stands where the error names
+    none.
     """
+    if isinstance(error, WayGone):
+        return Ending(node=node, verdict=Verdict.UNDER_WAY, why=str(error), remedy=remedy)
     if not isinstance(error, NodeError):
         verdict = Verdict.REFUSED if early and isinstance(error, NodeRefused) else Verdict.FAILED
         return Ending(node=node, verdict=verdict, why=str(error), remedy=remedy)
@@ -55,6 +58,7 @@ _STANDS = {
     Verdict.NOT_MENDABLE: Stand.SETTLED,
     Verdict.REFUSED: Stand.SETTLED,
     Verdict.DEFERRED: Stand.SETTLED,
+    Verdict.UNDER_WAY: Stand.SETTLED,
     Verdict.GIVEN_UP: Stand.SETTLED,
     Verdict.UNREACHABLE: Stand.UNREACHABLE,
 }

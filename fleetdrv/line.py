@@ -78,6 +78,11 @@ class Lines:
         self._lines.append(NodeLine(host, self._dialler, self._sudo))
         return self._lines[-1]
 
+    def away(self) -> str:
+        """Say which way to nodes is gone for now, if one is."""
+        gone = self._dialler.away()
+        return f"jump host {gone} to be reached again" if gone else ""
+
     def __enter__(self) -> Lines:
         return self
 

@@ -8,12 +8,10 @@ second. The classes of fleetdrv.errors say whether another try can help.
 from __future__ import annotations
 
 import random
-import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -24,7 +22,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from fleetdrv import dial
 from fleetdrv.effects import Effects
-from fleetdrv.errors import InputError, NodeError, Permanent, Unreachable
+from fleetdrv.errors import InputError, NodeError, Permanent, Unreachable, WayGone, WayLost
 from fleetdrv.known_hosts import KnownHosts
 from fleetdrv.model import Host
 from fleetdrv.ssh_bastion import Bastions
@@ -41,6 +39,8 @@ HANDSHAKES_AT_ONCE = 16
 """More only makes each slower: 300 at once took 1.6 s each, 16 at a time 0.17 s, the whole the same time."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 SHORTEST_LAST_PAUSE_SECONDS = 2.0
+WAY_SECONDS = 900.0
+"""For a jump host that was there to come back: a reboot of it, a VPN that is down."""
 MOST_JUMPS = 8
 USER_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
 
@@ -92,18 +92,22 @@ class Dialler:
         self._note, self._noted = note, set[str]()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        _raise_descriptor_limit()
+        dial.raise_descriptor_limit()
 
     def connect(self, host: Host, deadline_seconds: float) -> Session:
         """Return a session on that host.
 
         Raises Unreachable when none was to be had in time, though tried again and again; Permanent at once
-        when trying again cannot help; InputError when the host's variables make no sense.
+        when trying again cannot help; InputError when the host's variables make no sense. While a jump host is
+        away that was there before, the deadline stands still; WayGone when that takes too long.
         """
-        end = time.monotonic() + deadline_seconds
         connection, target = self._resolve(host)
-        connection.dial = partial(self._log_in, target, host.name, end)
-        self._keep_trying(connection.open, host.name, end, deadline_seconds)
+
+        def open_(end: float) -> None:
+            connection.dial = partial(self._log_in, target, host.name, end)
+            connection.open()
+
+        self._keep_trying(open_, host.name, deadline_seconds)
         return Session(host.name, connection, self._effects)
 
     def targets(self, host: Host) -> tuple[Target, ...]:
@@ -119,10 +123,10 @@ class Dialler:
 
         Nobody logs in, but jump hosts on the way. Raises as `connect`.
         """
-        end = time.monotonic() + deadline_seconds
-        act = partial(self._dial, target, name, end, Handshake.show)
-        shown = self._keep_trying(act, name, end, deadline_seconds)
-        return shown, self._handshake(target, name, end).refusal(shown)
+        shown = self._keep_trying(
+            lambda end: self._dial(target, name, end, Handshake.show), name, deadline_seconds
+        )
+        return shown, self._handshake(target, name, 0.0).refusal(shown)
 
     def known_hosts_file(self, target: Target) -> Path | None:
         """Return the file to which the operator adds that host's key."""
@@ -133,17 +137,35 @@ class Dialler:
         with self._lock:
             self._known.clear()
 
-    def _keep_trying(self, act: Callable[[], T], name: str, end: float, deadline_seconds: float) -> T:
+    def _keep_trying(self, act: Callable[[float], T], name: str, seconds: float) -> T:
+        """Try until the deadline, which is handed to each attempt and moves while a jump host is away."""
+        began = time.monotonic()
+        end = began + seconds
         for attempt in count(1):
+            tried_at = time.monotonic()
             try:
-                return act()
+                return act(end)
+            except WayLost as error:
+                away = time.monotonic() - began
+                if away > WAY_SECONDS or self._closing.wait(min(random.uniform(0.5, 2.0) * attempt, 5.0)):
+                    why = f"{error.cause}, for {away:.0f} s now; jobs on nodes run on: the same command again"
+                    raise WayGone(why) from error
+                end += time.monotonic() - tried_at
             except Unreachable as error:
                 pause = _pause(attempt, end - time.monotonic())
                 if not pause or self._closing.wait(pause):
-                    spent = deadline_seconds - (end - time.monotonic())
+                    spent = time.monotonic() - began
                     cause = f"{error.cause} (attempt {attempt}, given up after {spent:.0f} s)"
                     raise Unreachable(name, STEP, cause, evidence=error.evidence, remedy=error.remedy) from error
         raise AssertionError  # count() does not end
+
+    def away(self) -> str:
+        """Name the jump hosts that were there before and are not now."""
+        return self._bastions.away()
+
+    def suspect(self) -> None:
+        """The machine slept: jump hosts are dialled again."""
+        self._bastions.suspect()
 
     def close(self) -> None:
         """Let go of bastions and agent; waits between attempts end. Sessions are closed by their owners."""
@@ -266,14 +288,3 @@ def _pause(attempt: int, left: float) -> float:
     pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
     pause = min(pause, max(SHORTEST_LAST_PAUSE_SECONDS, left / 2))
     return pause if pause < left else 0.0
-
-
-def _raise_descriptor_limit() -> None:
-    """One descriptor per node: a laptop's soft limit (256 or 1024) would end a large run half-way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (hard, 10240):  # macOS says unlimited and then takes no more than the kernel's own limit
-        if soft == resource.RLIM_INFINITY or (wanted != resource.RLIM_INFINITY and soft >= wanted):
-            return
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return
