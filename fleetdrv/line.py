@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fleetdrv.awake import Sleeps, Watch
 from fleetdrv.effects import Effects
 from fleetdrv.model import Host
 from fleetdrv.secret import Secret
@@ -59,6 +60,12 @@ class NodeLine:
         self.close()
         self._session = self.dialler.connect(self.host, deadline_seconds)
 
+    def suspect(self) -> None:
+        """From any thread: the link is not worth waiting for; a command on it ends as with a lost link."""
+        session = self._session
+        if session is not None:
+            session.close()
+
     def close(self) -> None:
         """Hang up."""
         if self._session is not None:
@@ -69,9 +76,16 @@ class NodeLine:
 class Lines:
     """All lines of a run, and what they share: one Dialler, one sudo password. A context manager."""
 
-    def __init__(self, effects: Effects, password: Secret | None, note: Callable[[str], None]) -> None:
-        self._dialler, self._sudo = Dialler(effects, note=note), Sudo(password)
+    def __init__(
+        self,
+        effects: Effects,
+        password: Secret | None,
+        note: Callable[[str], None],
+        sleeps: Sleeps | None = None,
+    ) -> None:
+        self._dialler, self._sudo, self._note = Dialler(effects, note=note), Sudo(password), note
         self._lines: list[NodeLine] = []
+        self._watch = Watch(self._woke, sleeps)
 
     def to(self, host: Host) -> NodeLine:
         """Return a line to that host, not yet dialled."""
@@ -83,10 +97,19 @@ class Lines:
         gone = self._dialler.away()
         return f"jump host {gone} to be reached again" if gone else ""
 
+    def _woke(self, seconds: float) -> None:
+        """No link is worth waiting for: who needs one dials anew, and jobs are followed at the same byte."""
+        self._note(f"this machine slept for {seconds:.0f} s: all links are dialled again, jobs on nodes ran on")
+        self._dialler.suspect()
+        for line in self._lines:
+            line.suspect()
+
     def __enter__(self) -> Lines:
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watch.__exit__()
         for line in self._lines:
             line.close()
         self._dialler.close()
