@@ -198,6 +198,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             say=crew.say,
             stop_after_canary=stop_after_canary,
             interrupted=interrupted,
+            away=crew.away,
             pins=lambda: crew.versions.pins,
             expected=expected_seconds(journals.folder()),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,17 +23,17 @@ from fleetdrv.calling import Caller, NodeHooks
 from fleetdrv.cluster import Cluster, KubectlCluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
-from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused
+from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.kubectl import Proxy
-from fleetdrv.line import NodeLine
+from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
+from fleetdrv.passwords import sudo_password
 from fleetdrv.records import RunRecord
 from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
-from fleetdrv.ssh import Dialler
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
@@ -56,6 +56,8 @@ class Options:
     upgrade: bool = False
     metrics_file: str = ""
     pushgateway: str = ""
+    ask_sudo_password: bool = False
+    sudo_password_file: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Crew:
     say: Say
     hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
+    away: Callable[[], str] = str  # says which way to nodes is gone for now
 
     @property
     def digest(self) -> str:
@@ -101,9 +104,10 @@ class Crew:
     def survey(self, run: str) -> dict[str, Owed | FleetdrvError]:
         """Look at all selected nodes at once.
 
-        Raises Refused when a host is not the Node it claims to be: addresses that were swapped or copied say
-        nothing good of any other host. A host without a Node, or whose Node proves nothing, is refused by itself:
-        one rotten Node must not keep a thousand others from being mended. Where all are so, the run is refused.
+        Raises Refused when sudo's password was wrong too often, and when a host is not the Node it claims to be:
+        addresses that were swapped or copied say nothing good of any other host. A host without a Node, or whose
+        Node proves nothing, is refused by itself: one rotten Node must not keep a thousand others from being
+        mended. Where all are so, the run is refused.
         """
         width = min(64, max(1, len(self.drivers)))
         workers = ThreadPoolExecutor(width, thread_name_prefix="survey")
@@ -118,6 +122,9 @@ class Crew:
                 seen[name] = future.result()
             except FleetdrvError as error:
                 seen[name] = error
+        stopped = next((came for came in seen.values() if isinstance(came, Stopped)), None)
+        if stopped:
+            raise Refused(f"{stopped}\nNothing was touched.")
         refused = [came for came in seen.values() if isinstance(came, Refused)]
         alone = all(isinstance(came, NodeRefused) for came in refused)
         if refused and (not alone or len(refused) == len(seen)):
@@ -192,6 +199,7 @@ def assemble(
         files.demand_ways(selected[1], options.inventory)
     effects, versions, hooks = Effects(), Versions(upgrade=options.upgrade), _caller(loaded, say)
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
+    password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
     with ExitStack() as stack:
         cluster = None
         if options.no_cluster:
@@ -206,16 +214,14 @@ def assemble(
         assert selected is not None  # without a cluster `now` tells or refuses
         pool_hosts, chosen = selected
         herald = Herald(cluster, say) if cluster else None
-        dialler = stack.enter_context(Dialler(effects, note=lambda text: say(_event("ssh", text))))
+        lines = stack.enter_context(Lines(effects, password, lambda text: say(_event("ssh", text))))
         cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
-            line = NodeLine(host, dialler)
-            stack.callback(line.close)
             service = service_of(host, herald, loaded, counting, options.reason)
             drivers[host.name] = NodeDriver(
                 name=host.name,
-                line=line,
+                line=lines.to(host),
                 service=service,
                 loaded=loaded,
                 say=say,
@@ -235,13 +241,13 @@ def assemble(
             say=say,
             versions=versions,
             hooks=hooks,
+            away=lines.away,
         )
 
 
 def _caller(loaded: Loaded, say: Say) -> Caller:
-    book = loaded.playbook
-    about = {"pool": book.pool_name, "playbook": book.name}
-    return Caller(hooks=book.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
+    about = {"pool": loaded.playbook.pool_name, "playbook": loaded.playbook.name}
+    return Caller(hooks=loaded.playbook.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
 def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
@@ -254,6 +260,8 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
     words += ["--context", options.context] if options.context else []
     words += ["--no-cluster"] if options.no_cluster else []
     words += ["--upgrade"] if options.upgrade else []
+    words += ["--ask-sudo-password"] if options.ask_sudo_password else []
+    words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
     return shlex.join((*words, "--limit", node))
 
 

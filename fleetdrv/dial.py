@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import resource
 import selectors
 import socket
 import sys
@@ -226,3 +227,14 @@ def _tune(sock: socket.socket) -> None:
     elif sys.platform == "darwin":
         sock.setsockopt(socket.IPPROTO_TCP, 0x10, 15)  # TCP_KEEPALIVE, which is Linux's KEEPIDLE
         sock.setsockopt(socket.IPPROTO_TCP, 0x80, USER_TIMEOUT_SECONDS)  # TCP_RXT_CONNDROPTIME
+
+
+def raise_descriptor_limit() -> None:
+    """One descriptor per node: a laptop's soft limit (256 or 1024) would end a large run half-way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 10240):  # macOS says unlimited and then takes no more than the kernel's own limit
+        if soft == resource.RLIM_INFINITY or (wanted != resource.RLIM_INFINITY and soft >= wanted):
+            return
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return

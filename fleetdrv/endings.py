@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fleetdrv.attempts import PERMANENT
 from fleetdrv.drive import NodeDriver
 from fleetdrv.ending import Ending
-from fleetdrv.errors import ClusterError, LinkLost, NodeError, NodeRefused, Unreachable
+from fleetdrv.errors import ClusterError, LinkLost, NodeError, NodeRefused, Unreachable, WayGone
 from fleetdrv.slots import Stand
 from fleetdrv.turn import Debt, Owed, Verdict
 
@@ -33,8 +33,11 @@ def of_error(node: str, error: Exception, *, early: bool, remedy: str = "") -> E
 
     `early`: before any touch. A node that is not reached then is unreachable, whether it could not be dialled or
     its link died under a question; one that could not be looked at is unseen, one that is not to be touched is
-    refused. Later it counts as failed: lost after its cordon. `remedy` stands where the error names none.
+    refused. Later it counts as failed: lost after its cordon. Where the way to all nodes is gone, this one is not
+    to blame. `remedy` stands where the error names none.
     """
+    if isinstance(error, WayGone):
+        return Ending(node=node, verdict=Verdict.UNDER_WAY, why=str(error), remedy=remedy)
     verdict = _early(error) if early else Verdict.FAILED
     if not isinstance(error, NodeError):
         return Ending(node=node, verdict=verdict, why=str(error), remedy=remedy)
@@ -104,6 +107,7 @@ _STANDS = {
     Verdict.NOT_MENDABLE: Stand.SETTLED,
     Verdict.REFUSED: Stand.SETTLED,
     Verdict.DEFERRED: Stand.SETTLED,
+    Verdict.UNDER_WAY: Stand.SETTLED,
     Verdict.GIVEN_UP: Stand.SETTLED,
     Verdict.UNREACHABLE: Stand.UNREACHABLE,
     Verdict.UNSEEN: Stand.UNREACHABLE,

@@ -72,6 +72,10 @@ class Stopped(FleetdrvError):
     exit_code = ExitCode.STOPPED
 
 
+class WayGone(Stopped):
+    """The way to the nodes is gone, for longer than it is waited for; the same run goes on another time."""
+
+
 class Taken(Stopped):
     """The pool is another controller's for now."""
 
@@ -110,6 +114,10 @@ class OnHold(HandsOff):
 
 class Unreachable(Transient):
     """No SSH session could be had: refused, timed out, dropped before log-in."""
+
+
+class WayLost(Unreachable):
+    """Not the node: the jump host that nodes were reached through does not answer any more."""
 
 
 class LinkLost(Transient):

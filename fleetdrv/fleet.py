@@ -18,7 +18,7 @@ from fleetdrv import progress
 from fleetdrv.drive import NodeDriver
 from fleetdrv.ending import Ending
 from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, failed_earlier, of_error, stand_of, unseen
-from fleetdrv.errors import ClusterError, FleetdrvError, Stopped
+from fleetdrv.errors import ClusterError, FleetdrvError, Stopped, WayGone
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
@@ -52,6 +52,7 @@ class Fleet:
     say: Say
     stop_after_canary: bool = False
     interrupted: Callable[[], bool] = lambda: False
+    away: Callable[[], str] = str  # what stands between us and the nodes for now
     pins: Callable[[], Mapping[str, str]] = dict
     """Exact versions that patterns were resolved to by now."""
     now: Callable[[], float] = time.monotonic
@@ -87,8 +88,7 @@ class Fleet:
         self._save(progress.unreachable(record, *away))  # of thousands, in one write
         for name, came in seen.items():
             if self._soaks.left_behind(self.lock.record, name, came):
-                why = "changed before this controller came"
-                self._ended(Ending(node=name, verdict=Verdict.CHANGED, why=why))
+                self._ended(Ending(node=name, verdict=Verdict.CHANGED, why="changed before this controller came"))
             elif isinstance(came, FleetdrvError):
                 self._failed(name, "prepare", came)
             elif came.debt is Debt.NOTHING:
@@ -162,6 +162,8 @@ class Fleet:
         return ""
 
     def _admit(self) -> Admission:
+        if self._under_way and (away := self.away()):
+            return Admission(waiting_for=away)  # whoever is under way dials it again
         try:
             pool, self._away = self._read_pool(), False
         except FleetdrvError as error:  # nodes in hand are brought to their end
@@ -256,13 +258,12 @@ class Fleet:
             self._note_down(ending.node, "soak", f"serves until a look at {record.soaking[ending.node]}")
 
     def _failed(self, name: str, part: str, error: FleetdrvError | OSError) -> None:
-        """An act raised. Lost before any touch is unreachable; lost after the cordon counts as failed."""
         self._pool = None  # it may stand cordoned: the next slot is given away after a look
         if isinstance(error, Stopped):
-            self._stop = self._stop or str(error)
-        untouched = part == "prepare" and not self.members[name].ours
-        remedy = f"the same command again; or: fleetdrv status {self.lock.record.pool}"
-        self._ended(of_error(name, error, early=untouched, remedy=remedy))
+            self._stop, self._goes_on = self._stop or str(error), self._goes_on or isinstance(error, WayGone)
+        early = part == "prepare" and not self.members[name].ours
+        again = f"the same command again; or: fleetdrv status {self.lock.record.pool}"
+        self._ended(of_error(name, error, early=early, remedy=again))
 
     def _soaked(self, name: str, came: Owed | Ending) -> None:
         """A canary passes when a look after its soak finds nothing amiss."""
@@ -273,8 +274,7 @@ class Fleet:
             return
         why = f"did not last its soak: {fault}"
         self._note(name, Owed(debt=Debt.NOTHING, verdict=Verdict.FAILED, why=why))
-        again = self.drivers[name].plan_again
-        self._ended(Ending(node=name, verdict=Verdict.FAILED, why=why, remedy=again))
+        self._ended(Ending(node=name, verdict=Verdict.FAILED, why=why, remedy=self.drivers[name].plan_again))
 
     def _save(self, record: RunRecord) -> None:
         if record == self.lock.record:

@@ -149,7 +149,9 @@ class Held:
         return self._lost
 
     def check(self) -> None:
-        """Raise Stopped where nothing destructive may begin."""
+        """Raise Stopped where nothing destructive may begin. A machine that slept renews first."""
+        if self.why_not() and not self._lost:
+            self.renew()
         why = self.why_not()
         if why:
             raise Stopped(why)

@@ -1,7 +1,7 @@
 """Which host keys are known: OpenSSH's known_hosts files, read by OpenSSH's rules (sshd(8), SSH_KNOWN_HOSTS).
 
 Paramiko's own reader is not used: it raises on `@cert-authority`, ignores `@revoked` and patterns, and takes
-quadratic time. Nothing here ever writes: a key is trusted by a person, not by a run.
+quadratic time. Nothing here ever writes: a key is trusted by a person (`trust.py`), not by a run.
 """
 
 from __future__ import annotations
@@ -75,6 +75,19 @@ def lookup_name(host: str, port: int) -> str:
     """
     host = host.lower()
     return host if port == DEFAULT_PORT else f"[{host}]:{port}"
+
+
+def known_line(name: str, blob: bytes, salt: bytes = b"") -> str:
+    """Return the line by which a key is known for a name (see `lookup_name`); with a salt the name is hashed.
+
+    >>> known_line("n1", b"\\0\\0\\0\\7ssh-rsa...")
+    'n1 ssh-rsa AAAAB3NzaC1yc2EuLi4='
+    """
+    if salt:
+        digest = hmac.digest(salt, name.encode("utf-8", "surrogateescape"), "sha1")
+        name = "|".join(("", "1", *(base64.b64encode(part).decode() for part in (salt, digest))))
+    key_type = blob[4 : 4 + int.from_bytes(blob[:4])].decode()
+    return f"{name} {key_type} {base64.b64encode(blob).decode()}"
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from invoke.program import Program
 
 from fleetdrv import __version__, arguments, completing
 from fleetdrv.errors import MEANINGS, ExitCode, FleetdrvError, InputError
+from fleetdrv.secret import hide
 from fleetdrv.tasks import namespace
 
 _KEPT = {
@@ -153,7 +154,7 @@ class FleetProgram(Program):
 
     def _failed(self, code: ExitCode, text: str) -> int:
         """Say why on stderr, and in the one document that `--json` promises, whatever the ending."""
-        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)  # for terminals' sake
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in hide(text))  # for terminals
         print(f"fleetdrv: {text}", file=sys.stderr)
         if "--json" in self.argv:
             from fleetdrv.report import document
@@ -183,7 +184,8 @@ _EPILOGUE = (
 ) + "\n".join(f"  {int(code):>3}  {text}" for code, text in MEANINGS.items())
 _ORDER = [
     *("plan", "apply", "drift", "remediate", "rollback"),
-    *("inventory", "status", "pause", "resume", "abort", "hold", "release", "logs", "attach", "schedule", "lab"),
+    *("inventory", "trust", "status", "pause", "resume", "abort", "hold", "release"),
+    *("logs", "attach", "schedule", "lab"),
 ]
 """Commands as the help and the manual list them."""
 

@@ -24,6 +24,7 @@ from fleetdrv.phases import Phase, job_id
 from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
 from fleetdrv.records import Result, seconds_between
+from fleetdrv.secret import hide
 from fleetdrv.send import Sender, Tell, Warrant
 from fleetdrv.service import Service
 from fleetdrv.steps import keep, renewed, restore, stage_key
@@ -241,7 +242,7 @@ class Outage:
             run=run,
             digest=self.loaded.digest,
             verdict=str(due.verdict or Verdict.FAILED),
-            finding=due.why[:500],
+            finding=hide(due.why)[:500],
             at=self.today(),
         )
 

@@ -12,6 +12,7 @@ from fleetdrv.lines import alike, clean
 from fleetdrv.look import View
 from fleetdrv.nodeset import fold
 from fleetdrv.plan import Disruption, NodePlan, Step
+from fleetdrv.secret import hide
 
 SCHEMA = "fleetdrv/1"
 
@@ -23,7 +24,7 @@ def plan_text(
     blocks = [f"{fold(names)}\n{text}" for text, names in alike({n: _plan_of(v) for n, v in views.items()})]
     blocks += [f"versions: {package}: {version}" for package, version in (versions or {}).items()]
     bounds = ", ".join(f"{name} {number}" for name, number in limits.items())
-    return clean("\n".join((*blocks, f"limits: {bounds}")))
+    return hide(clean("\n".join((*blocks, f"limits: {bounds}"))))
 
 
 def _plan_of(view: View | str) -> str:
@@ -71,7 +72,7 @@ def drift_text(views: Mapping[str, View | str]) -> str:
     differ = sum(not isinstance(view, str) and bool(view.plan.differences) for view in views.values())
     unseen = sum(isinstance(view, str) for view in views.values())
     more = f", {unseen} could not be read" if unseen else ""
-    return clean("\n".join((*lines, f"{differ} of {len(views)} nodes differ{more}")))
+    return hide(clean("\n".join((*lines, f"{differ} of {len(views)} nodes differ{more}"))))
 
 
 def _drift_rows(view: View | str) -> tuple[tuple[str, ...], ...]:
@@ -83,7 +84,7 @@ def _drift_rows(view: View | str) -> tuple[tuple[str, ...], ...]:
 def drift_json(view: View | str) -> dict[str, Any]:
     """Return what differs on a node as plain data: the layers of each driver that differs."""
     if isinstance(view, str):
-        return {"differs": None, "reason": view, "drivers": {}}
+        return {"differs": None, "reason": hide(view), "drivers": {}}
     drivers: dict[str, list[dict[str, str]]] = {}
     for d in view.plan.differences:
         layer = {"layer": str(d.layer), "found": d.found, "wanted": d.wanted}
@@ -99,7 +100,7 @@ def document(command: str, exit_code: int, **parts: Any) -> str:
 def view_json(view: View | str) -> dict[str, Any]:
     """Return a node's plan as plain data."""
     if isinstance(view, str):
-        return {"outcome": "unreachable", "reason": view}
+        return {"outcome": "unreachable", "reason": hide(view)}
     plan = view.plan
     return {
         "outcome": str(plan.outcome),
@@ -129,9 +130,9 @@ def ending_json(ending: Ending) -> dict[str, Any]:
     """Return an ending as plain data."""
     return {
         "verdict": str(ending.verdict),
-        "why": ending.why,
-        "evidence": ending.evidence,
-        "next": ending.remedy,
+        "why": hide(ending.why),
+        "evidence": hide(ending.evidence),
+        "next": hide(ending.remedy),
         "seconds_out_of_service": ending.seconds_out,
         "effects_out_of_service": asdict(ending.cost) if ending.cost else None,
     }

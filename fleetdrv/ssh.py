@@ -8,27 +8,26 @@ second. The classes of fleetdrv.errors say whether another try can help.
 from __future__ import annotations
 
 import random
-import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from fabric import Connection
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fleetdrv import dial
 from fleetdrv.effects import Effects
-from fleetdrv.errors import InputError, Permanent, Unreachable
+from fleetdrv.errors import InputError, NodeError, Permanent, Unreachable, WayGone, WayLost
 from fleetdrv.known_hosts import KnownHosts
 from fleetdrv.model import Host
 from fleetdrv.ssh_bastion import Bastions
 from fleetdrv.ssh_config_file import read_config
-from fleetdrv.ssh_handshake import STEP, Handshake, by_hand
+from fleetdrv.ssh_handshake import STEP, Handshake, Shown, by_hand
 from fleetdrv.ssh_keys import Keyring
 from fleetdrv.ssh_session import Completed, Session
 from fleetdrv.ssh_settings import Asked, Target, jump_hosts, make_target, read_variables
@@ -40,8 +39,15 @@ HANDSHAKES_AT_ONCE = 16
 """More only makes each slower: 300 at once took 1.6 s each, 16 at a time 0.17 s, the whole the same time."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 SHORTEST_LAST_PAUSE_SECONDS = 2.0
+WAY_SECONDS = 900.0
+"""For a jump host that was there to come back: a reboot of it, a VPN that is down."""
 MOST_JUMPS = 8
 USER_KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
+
+
+T = TypeVar("T")
+Act = Callable[[Handshake, dial.Wire, Mapping[str, Sequence[str]]], T]
+"""What is done on an open wire."""
 
 
 class FleetConnection(Connection):  # type: ignore[misc]  # Fabric has no types
@@ -80,36 +86,29 @@ class Dialler:
         self._known_hosts_files = tuple(path.expanduser() for path in known_hosts or USER_KNOWN_HOSTS)
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._keyring = Keyring()
-        self._bastions = Bastions(self._dial)
+        self._bastions = Bastions(self._log_in)
         self._turns = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
         self._old_peers: set[Target] = set()
         self._note, self._noted = note, set[str]()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        _raise_descriptor_limit()
+        dial.raise_descriptor_limit()
 
     def connect(self, host: Host, deadline_seconds: float) -> Session:
         """Return a session on that host.
 
         Raises Unreachable when none was to be had in time, though tried again and again; Permanent at once
-        when trying again cannot help; InputError when the host's variables make no sense.
+        when trying again cannot help; InputError when the host's variables make no sense. While a jump host is
+        away that was there before, the deadline stands still; WayGone when that takes too long.
         """
-        end = time.monotonic() + deadline_seconds
         connection, target = self._resolve(host)
-        connection.dial = partial(self._dial, target, host.name, end)
-        for attempt in count(1):
-            try:
-                connection.open()
-                return Session(host.name, connection, self._effects)
-            except Unreachable as error:
-                pause = _pause(attempt, end - time.monotonic())
-                if not pause or self._closing.wait(pause):
-                    spent = deadline_seconds - (end - time.monotonic())
-                    cause = f"{error.cause} (attempt {attempt}, given up after {spent:.0f} s)"
-                    raise Unreachable(
-                        host.name, STEP, cause, evidence=error.evidence, remedy=error.remedy
-                    ) from error
-        raise AssertionError  # count() does not end
+
+        def open_(end: float) -> None:
+            connection.dial = partial(self._log_in, target, host.name, end)
+            connection.open()
+
+        self._keep_trying(open_, host.name, deadline_seconds)
+        return Session(host.name, connection, self._effects)
 
     def targets(self, host: Host) -> tuple[Target, ...]:
         """Return the jump hosts on the way, nearest first, and the host itself at the end. Raises InputError."""
@@ -118,6 +117,55 @@ class Dialler:
         while (jump := chain[0].jump) is not None:
             chain.insert(0, jump)
         return tuple(chain)
+
+    def host_key(self, target: Target, name: str, deadline_seconds: float) -> tuple[Shown, NodeError]:
+        """Return the key that a host shows, what is known of it, and how it would be refused for it.
+
+        Nobody logs in, but jump hosts on the way. Raises as `connect`.
+        """
+        shown = self._keep_trying(
+            lambda end: self._dial(target, name, end, Handshake.show), name, deadline_seconds
+        )
+        return shown, self._handshake(target, name, 0.0).refusal(shown)
+
+    def known_hosts_file(self, target: Target) -> Path | None:
+        """Return the file to which the operator adds that host's key."""
+        return self._known_hosts(target)[1]
+
+    def read_known_hosts_again(self) -> None:
+        """Keys were added."""
+        with self._lock:
+            self._known.clear()
+
+    def _keep_trying(self, act: Callable[[float], T], name: str, seconds: float) -> T:
+        """Try until the deadline, which is handed to each attempt and moves while a jump host is away."""
+        began = time.monotonic()
+        end = began + seconds
+        for attempt in count(1):
+            tried_at = time.monotonic()
+            try:
+                return act(end)
+            except WayLost as error:
+                away = time.monotonic() - began
+                if away > WAY_SECONDS or self._closing.wait(min(random.uniform(0.5, 2.0) * attempt, 5.0)):
+                    why = f"{error.cause}, for {away:.0f} s now; jobs on nodes run on: the same command again"
+                    raise WayGone(why) from error
+                end += time.monotonic() - tried_at
+            except Unreachable as error:
+                pause = _pause(attempt, end - time.monotonic())
+                if not pause or self._closing.wait(pause):
+                    spent = time.monotonic() - began
+                    cause = f"{error.cause} (attempt {attempt}, given up after {spent:.0f} s)"
+                    raise Unreachable(name, STEP, cause, evidence=error.evidence, remedy=error.remedy) from error
+        raise AssertionError  # count() does not end
+
+    def away(self) -> str:
+        """Name the jump hosts that were there before and are not now."""
+        return self._bastions.away()
+
+    def suspect(self) -> None:
+        """The machine slept: jump hosts are dialled again."""
+        self._bastions.suspect()
 
     def close(self) -> None:
         """Let go of bastions and agent; waits between attempts end. Sessions are closed by their owners."""
@@ -154,39 +202,44 @@ class Dialler:
             raise InputError(f"{asked.name}: {error}") from None
         if jump is None:
             for hop in jump_hosts(asked, connection.ssh_config):
-                if hop.name == asked.name:
+                if hop.name == asked.name and (hop.port is None or asked.port in (None, hop.port)):
                     break  # `Host *` with ProxyJump covers the bastion itself, too
                 _, jump = self._resolve_chain(hop, jump, depth - 1)
         return connection, make_target(connection, asked, jump)
 
-    def _dial(self, target: Target, node: str, end: float) -> FleetTransport:
+    def _log_in(self, target: Target, node: str, end: float) -> FleetTransport:
+        return self._dial(target, node, end, Handshake.perform)
+
+    def _dial(self, target: Target, node: str, end: float, act: Act[T]) -> T:
         """Make one attempt; a second one only for peers so old that they share no algorithm with us."""
+        handshake = self._handshake(target, node, end)
         if target not in self._old_peers:
             try:
-                return self._shake_hands(target, node, end, DISABLED)
+                return self._shake_hands(handshake, act, DISABLED)
             except IncompatiblePeer:
                 self._old_peers.add(target)
         try:
-            return self._shake_hands(target, node, end, DISABLED_FOR_OLD_PEERS)
+            return self._shake_hands(handshake, act, DISABLED_FOR_OLD_PEERS)
         except IncompatiblePeer as error:
             raise Permanent(
                 node, STEP, f"{target}: no common algorithms: {error}", remedy=by_hand(target)
             ) from error
 
-    def _shake_hands(
-        self, target: Target, node: str, end: float, disabled: Mapping[str, Sequence[str]]
-    ) -> FleetTransport:
-        """Wait for a turn only when the wire is there: hosts that are switched off would take all turns."""
+    def _handshake(self, target: Target, node: str, end: float) -> Handshake:
         known, user_file = self._known_hosts(target)
-        handshake = Handshake(
+        return Handshake(
             node=node, target=target, known=known, user_file=user_file, keyring=self._keyring, end=end
         )
+
+    def _shake_hands(self, handshake: Handshake, act: Act[T], disabled: Mapping[str, Sequence[str]]) -> T:
+        """Wait for a turn only when the wire is there: hosts that are switched off would take all turns."""
+        target, node, end = handshake.target, handshake.node, handshake.end
         wire = self._wire(target, node, end)
         if not self._turns.acquire(timeout=max(0.0, end - time.monotonic())):
             wire.close()
             raise Unreachable(node, STEP, f"{target}: too many others are being connected: no turn came")
         try:
-            return handshake.perform(wire, disabled)
+            return act(handshake, wire, disabled)
         finally:
             self._turns.release()
 
@@ -235,14 +288,3 @@ def _pause(attempt: int, left: float) -> float:
     pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
     pause = min(pause, max(SHORTEST_LAST_PAUSE_SECONDS, left / 2))
     return pause if pause < left else 0.0
-
-
-def _raise_descriptor_limit() -> None:
-    """One descriptor per node: a laptop's soft limit (256 or 1024) would end a large run half-way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (hard, 10240):  # macOS says unlimited and then takes no more than the kernel's own limit
-        if soft == resource.RLIM_INFINITY or (wanted != resource.RLIM_INFINITY and soft >= wanted):
-            return
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import paramiko
 
 from fleetdrv.dial import Wire
-from fleetdrv.errors import NodeError, Permanent, Unreachable
+from fleetdrv.errors import NodeError, Permanent, Unreachable, WayLost
 from fleetdrv.ssh_handshake import STEP
 from fleetdrv.ssh_settings import Target
 from fleetdrv.ssh_transport import ADMINISTRATIVELY_PROHIBITED, CHANNEL_SECONDS, FleetTransport
@@ -39,6 +39,19 @@ class Bastions:
             bastion = self._bastions.setdefault(jump, _Bastion(jump, self._open))
         return bastion.wire(address, port, node=node, end=end)
 
+    def away(self) -> str:
+        """Name the jump hosts that were there before and are not now."""
+        with self._lock:
+            bastions = list(self._bastions.values())
+        return ", ".join(away for bastion in bastions if (away := bastion.away))
+
+    def suspect(self) -> None:
+        """Hang up on all of them; each is dialled again when it is needed."""
+        with self._lock:
+            bastions = list(self._bastions.values())
+        for bastion in bastions:
+            bastion.suspect()
+
     def close(self) -> None:
         """Hang up on all of them."""
         with self._lock:
@@ -56,6 +69,13 @@ class _Bastion:
         self._transport: FleetTransport | None = None
         self._failure: NodeError | None = None
         self._failed_at = 0.0
+        self._was_up = False
+
+    @property
+    def away(self) -> str:
+        """Name it if it was there before and is not now."""
+        gone = self._was_up and not (self._transport is not None and self._transport.is_active())
+        return str(self._target) if gone else ""
 
     def wire(self, address: str, port: int, *, node: str, end: float) -> Wire:
         transport = self._connected(node, end)
@@ -65,7 +85,7 @@ class _Bastion:
         except paramiko.ChannelException as error:
             raise self._refused(node, address, port, error) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise Unreachable(node, STEP, f"bastion {self._target}: {error or 'hung up'}") from error
+            raise self._unreachable(node, f"bastion {self._target}: {error or 'hung up'}") from error
         return Wire(channel)
 
     def _refused(self, node: str, address: str, port: int, error: paramiko.ChannelException) -> NodeError:
@@ -78,7 +98,7 @@ class _Bastion:
 
     def _connected(self, node: str, end: float) -> FleetTransport:
         if not self._lock.acquire(timeout=max(0.0, end - time.monotonic())):
-            raise Unreachable(node, STEP, f"bastion {self._target} is still being connected")
+            raise self._unreachable(node, f"bastion {self._target} is still being connected")
         try:
             if self._transport is not None and self._transport.is_active():
                 return self._transport
@@ -87,13 +107,19 @@ class _Bastion:
             try:
                 self._transport = self._open(self._target, node, end)
             except NodeError as error:
+                if isinstance(error, Unreachable):
+                    error = self._unreachable(node, error.cause, evidence=error.evidence, remedy=error.remedy)
                 self._failure, self._failed_at = error, time.monotonic()
                 self._raise_known_failure(node)
                 raise  # not reached: the failure is fresh
-            self._failure = None
+            self._failure, self._was_up = None, True
             return self._transport
         finally:
             self._lock.release()
+
+    def _unreachable(self, node: str, cause: str, **more: str) -> Unreachable:
+        """One that was there before is waited for, and the nodes behind it are not to blame."""
+        return (WayLost if self.away else Unreachable)(node, STEP, cause, **more)
 
     def _raise_known_failure(self, node: str) -> None:
         """A permanent failure stays for the run: more failed log-ins would only get the laptop locked out."""
@@ -108,6 +134,12 @@ class _Bastion:
     def close(self) -> None:
         with self._lock:
             self._hang_up()
+
+    def suspect(self) -> None:
+        """Hang up; the next who needs it dials anew."""
+        transport = self._transport
+        if transport is not None:
+            transport.close()
 
     def _hang_up(self) -> None:
         if self._transport is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from paramiko import Channel
 
@@ -28,6 +28,23 @@ class CallbackFailed(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__()
         self.cause = cause
+
+
+class Gate(Protocol):
+    """Stands between a command and its input, until whoever starts the command has let us in."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the input may go out."""
+        ...
+
+    def hear(self, stderr: bytearray, /) -> bytes:
+        """Take all of standard error so far, which may be shortened; return what is to be written now."""
+        ...
+
+    def patience(self) -> float:
+        """Return for how many seconds the gate is still waited for; raises when the time is over."""
+        ...
 
 
 class _Arrival(threading.Event):
@@ -78,8 +95,12 @@ class Exchange:
         on_stdout: Callable[[bytes], None] | None,
         end: float,
         silence_seconds: float | None,
+        gate: Gate | None = None,
     ) -> None:
         self._channel = channel
+        self._gate = gate
+        self._answer = b""
+        """What the gate wants written before the input."""
         self._unsent = memoryview(stdin)
         self._on_stdout = on_stdout
         self._end = end
@@ -119,6 +140,8 @@ class Exchange:
             self._take(self._channel.recv(CHUNK_BYTES))
         if err:
             self.stderr += self._channel.recv_stderr(CHUNK_BYTES)
+            if self._gate is not None and not self._gate.open:
+                self._answer += self._gate.hear(self.stderr)
         return out or err
 
     def _take(self, data: bytes) -> None:
@@ -134,18 +157,24 @@ class Exchange:
         """Send what the host has room for, then end the command's standard input."""
         if self._channel.eof_sent or self._channel.closed:
             return False
-        sent = 0
-        if self._unsent:
-            try:
-                sent = self._channel.send(bytes(self._unsent[:CHUNK_BYTES]))
-            except TimeoutError:
-                return False  # no room now
-            except OSError:
-                return False  # closed just now: it ended without reading all
-            self._unsent = self._unsent[sent:]
+        if self._gate is not None and not self._gate.open:
+            sent = self._send(self._answer)
+            self._answer = self._answer[sent:]
+            return sent > 0
+        sent = self._send(self._unsent[:CHUNK_BYTES])
+        self._unsent = self._unsent[sent:]
         if not self._unsent:
             self._channel.shutdown_write()
         return sent > 0
+
+    def _send(self, data: bytes | memoryview) -> int:
+        """Return how much went out: nothing where there is no room now, or the command just ended."""
+        if not data:
+            return 0
+        try:
+            return self._channel.send(bytes(data))
+        except OSError:  # TimeoutError among them; a command may end without reading all
+            return 0
 
     def _lingered(self) -> bool:
         return self._channel.exit_status_ready() and time.monotonic() - self._moved_at > LINGER_SECONDS
@@ -156,7 +185,9 @@ class Exchange:
         if now >= self._end:
             raise Deadline
         limits = [self._end - now]
-        if self._silence is not None:
+        if self._gate is not None and not self._gate.open:
+            limits.append(self._gate.patience())
+        elif self._silence is not None:
             left = self._moved_at + self._silence - now
             if left <= 0:
                 raise Silence(f"nothing was heard for {self._silence:g} s")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from fleetdrv.dial import Wire
 from fleetdrv.errors import NodeError, Permanent, Unreachable
 from fleetdrv.host_certificate import SUFFIX, find_fault
-from fleetdrv.known_hosts import Finding, KnownHosts, Verdict, fingerprint, lookup_name
+from fleetdrv.known_hosts import Finding, KnownHosts, Verdict, fingerprint, known_line, lookup_name
 from fleetdrv.ssh_keys import AgentTrouble, Keyring, Offer
 from fleetdrv.ssh_settings import Target
 from fleetdrv.ssh_transport import DISABLED, FleetTransport
@@ -29,6 +29,27 @@ STEP = "connect"
 BANNER_SECONDS = 20.0
 KEY_EXCHANGE_SECONDS = 30.0
 LOG_IN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The key that a host has shown, and what is known of it."""
+
+    key_type: str
+    blob: bytes
+    finding: Finding
+    fault: str = ""
+    """Why its certificate does not vouch for it."""
+    vouched: bool = False
+    """An authority does."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the host is who it says."""
+        return self.vouched or self.finding.verdict is Verdict.MATCH
+
+    def __str__(self) -> str:
+        return f"{self.key_type} {fingerprint(self.blob)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +70,24 @@ class Handshake:
 
         Raises IncompatiblePeer for the caller to try again with other algorithms.
         """
+        with self._begun(wire, disabled) as transport:
+            shown = self._judge_host_key(transport)
+            if not shown.known:
+                raise self.refusal(shown)
+            self._log_in(transport)
+        transport.watch()
+        return transport
+
+    def show(self, wire: Wire, disabled: Mapping[str, Sequence[str]] = DISABLED) -> Shown:
+        """Return the host's key and what is known of it, without logging in. Raises as `perform`."""
+        with self._begun(wire, disabled) as transport:
+            shown = self._judge_host_key(transport)
+        transport.close()
+        return shown
+
+    @contextmanager
+    def _begun(self, wire: Wire, disabled: Mapping[str, Sequence[str]]) -> Iterator[FleetTransport]:
+        """Exchange keys; an error here or in the body ends the connection."""
         host, port = self.target.key_name, self.target.key_port
         transport = FleetTransport(
             wire,
@@ -58,8 +97,7 @@ class Handshake:
         )
         try:
             self._exchange_keys(transport)
-            self._judge_host_key(transport)
-            self._log_in(transport)
+            yield transport
         except (NodeError, IncompatiblePeer):
             transport.close()
             raise
@@ -70,8 +108,6 @@ class Handshake:
         except BaseException:
             transport.close()
             raise
-        transport.watch()
-        return transport
 
     def _left(self, seconds: float) -> float:
         return max(0.0, min(seconds, self.end - time.monotonic()))
@@ -88,14 +124,13 @@ class Handshake:
         if not transport.is_active():
             raise transport.get_exception() or paramiko.SSHException("hung up during the key exchange")
 
-    def _judge_host_key(self, transport: FleetTransport) -> None:
+    def _judge_host_key(self, transport: FleetTransport) -> Shown:
         """As ssh(1) does: a key that is not known by itself may still be vouched for by its certificate."""
         key, host, port = transport.get_remote_server_key(), self.target.key_name, self.target.key_port
         finding = self.known.judge(host, port, key.asbytes())
-        if finding.verdict is Verdict.MATCH:
-            return
-        fault = ""
-        if (transport.host_key_type or "").endswith(SUFFIX) and finding.verdict is not Verdict.REVOKED:
+        fault, vouched = "", False
+        certified = (transport.host_key_type or "").endswith(SUFFIX)
+        if certified and finding.verdict not in (Verdict.MATCH, Verdict.REVOKED):
             fault = find_fault(
                 transport.host_key_blob,
                 host,
@@ -103,13 +138,12 @@ class Handshake:
                 revoked=self.known.revocations(host, port),
                 now=time.time(),
             )
-            if not fault:
-                return
-        raise self._refusal(finding, key, fault)
+            vouched = not fault
+        return Shown(key_type=key.get_name(), blob=key.asbytes(), finding=finding, fault=fault, vouched=vouched)
 
-    def _refusal(self, finding: Finding, key: paramiko.PKey, fault: str) -> Permanent:
-        name = lookup_name(self.target.key_name, self.target.key_port)
-        shown = f"{key.get_name()} {fingerprint(key.asbytes())}"
+    def refusal(self, shown: Shown) -> Permanent:
+        """Return why a host that shows this key is not logged in to, and what to do about it."""
+        finding, name = shown.finding, lookup_name(self.target.key_name, self.target.key_port)
         places = ", ".join(entry.place for entry in finding.entries)
         evidence = "\n".join(f"{e.place}: {e.key_type} {fingerprint(e.blob)}" for e in finding.entries)
         if finding.verdict is Verdict.REVOKED:
@@ -125,11 +159,12 @@ class Handshake:
                 evidence,
                 check + remove,
             )
-        line = f"{name} {key.get_name()} {b64encode(key.asbytes()).decode()}"
         return self._permanent(
-            f"host key of {name} is unknown: {shown}{fault and '; ' + fault}",
+            f"host key of {name} is unknown: {shown}{shown.fault and '; ' + shown.fault}",
             "\n".join(self.known.complaints),
-            check + f"echo {shlex.quote(line)} >> {shlex.quote(str(self.user_file or '~/.ssh/known_hosts'))}",
+            f"fleetdrv trust -i INVENTORY --limit {self.node}; or {check}"
+            f"echo {shlex.quote(known_line(name, shown.blob))} >> "
+            + shlex.quote(str(self.user_file or "~/.ssh/known_hosts")),
         )
 
     def _log_in(self, transport: FleetTransport) -> None:

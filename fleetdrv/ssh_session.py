@@ -13,7 +13,7 @@ from paramiko import Channel
 
 from fleetdrv.effects import Effects, Kind
 from fleetdrv.errors import LinkLost, Permanent, Transient
-from fleetdrv.ssh_exchange import CallbackFailed, Deadline, Exchange, Silence
+from fleetdrv.ssh_exchange import CallbackFailed, Deadline, Exchange, Gate, Silence
 from fleetdrv.ssh_transport import ADMINISTRATIVELY_PROHIBITED, CHANNEL_SECONDS, FleetTransport, was_refused
 
 _LINK_ERRORS = (Silence, paramiko.SSHException, OSError, EOFError)
@@ -52,10 +52,12 @@ class Session:
         deadline_seconds: float,
         silence_seconds: float | None = None,
         on_stdout: Callable[[bytes], None] | None = None,
+        gate: Gate | None = None,
     ) -> Completed:
         """Run one command and return how it ended, exactly as it wrote it.
 
         With `on_stdout`, standard output is handed over as it comes, in this thread, and not collected.
+        With `gate`, the input waits until it is open; so does the limit on silence. What it raises goes through.
         A command costs two round trips, one with `stdin` three (measured): OpenSSH opens the window for input
         only after it has started the command.
 
@@ -68,7 +70,7 @@ class Session:
         exchange: Exchange | None = None
         try:
             with self._channel(step, end) as channel:
-                exchange = Exchange(channel, stdin, on_stdout, end, silence_seconds)
+                exchange = Exchange(channel, stdin, on_stdout, end, silence_seconds, gate)
                 with self._effects.passing(Kind.EXEC, self.node, step):
                     self._transport.request_exec(channel, command)
                     exit_code = exchange.finish()

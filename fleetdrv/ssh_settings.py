@@ -35,6 +35,7 @@ _UNDERSTOOD = frozenset(
         "userknownhostsfile",
         "globalknownhostsfile",
         "hostkeyalias",
+        "hashknownhosts",
         "connecttimeout",
     }
 )
@@ -68,6 +69,8 @@ class Target:
     user_known_hosts: tuple[Path, ...] | None = None
     """Files that this host names for itself; None: the run's."""
     global_known_hosts: tuple[Path, ...] = DEFAULT_GLOBAL_FILES
+    hash_known_hosts: bool = False
+    """Names that are added to known_hosts are not to be readable there."""
     connect_seconds: float = 10.0
     jump: Target | None = None
 
@@ -184,6 +187,7 @@ def make_target(connection: Connection, asked: Asked, jump: Target | None) -> Ta
         identity_files=tuple(path for path in named if str(path) != "none"),
         user_known_hosts=_paths(options.get("userknownhostsfile"), tokens),
         global_known_hosts=DEFAULT_GLOBAL_FILES if global_files is None else global_files,
+        hash_known_hosts=options.get("hashknownhosts", "").lower() == "yes",
         connect_seconds=float(connect_seconds) if connect_seconds.isdecimal() and int(connect_seconds) else 10.0,
         jump=jump,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from fleetdrv.ending import Ending
 from fleetdrv.lines import alike, clean, plural
 from fleetdrv.nodeset import fold
+from fleetdrv.secret import hide
 from fleetdrv.turn import Verdict
 
 SHOWN_IN_FULL = 10
@@ -26,7 +27,7 @@ def summary_text(
         lines.append(f"left out of service by fleetdrv: {fold(out)}")
     for number, group in enumerate(group for group in groups if group[0].verdict in BAD):
         lines += _failure(group, run, full=number < SHOWN_IN_FULL)
-    return clean("\n".join(lines))
+    return hide(clean("\n".join(lines)))
 
 
 def _groups(endings: Iterable[Ending]) -> list[list[Ending]]:

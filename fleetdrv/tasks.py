@@ -31,11 +31,14 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "reason": ("", "why, for whoever looks at the pool"),
     "metrics_file": ("", "write Prometheus metrics to this .prom file, for node_exporter; one file for a pool"),
     "pushgateway": ("", "URL of a Prometheus Pushgateway that gets the same metrics"),
+    "ask_sudo_password": (False, "ask once for the password with which sudo makes the log-in user root"),
+    "sudo_password_file": ("", "file with that password, mode 0600; or a descriptor in FLEETDRV_SUDO_PASSWORD_FD"),
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
 _POSITIONAL = ("playbook", "pool", "run", "node", "action")
-_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet")
+_SUDO = ("ask_sudo_password", "sudo_password_file")
+_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", *_SUDO)
 _METRICS = ("metrics_file", "pushgateway")
 _CHANGE = (*_LOOK, *_METRICS, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
@@ -255,6 +258,18 @@ def schedule(options: Any, playbook: str, print: str = "", every: int = 15, imag
     from fleetdrv import scheduler
 
     return scheduler.show(options, playbook, print, every, image)
+
+
+@_command("inventory", "limit", "json", "yes")
+def trust(options: Any) -> int:
+    """Show the host keys that known_hosts does not know yet, ask, and add them.
+
+    Jump hosts on the way come first. A key that changed is an error with old and new fingerprint and the line it
+    stands on, and is never replaced. Without a terminal and without --yes nothing is added (exit code 2).
+    """
+    from fleetdrv import trust
+
+    return trust.trust(options)
 
 
 @_command(

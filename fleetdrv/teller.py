@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from fleetdrv import journals
@@ -24,6 +24,7 @@ from fleetdrv.board_view import heartbeat, view, who_waits
 from fleetdrv.events import Event, Level
 from fleetdrv.lines import Row, Tone, shown
 from fleetdrv.screen import Screen, fits
+from fleetdrv.secret import hide
 
 DRAW_SECONDS = 0.25
 HEARTBEAT_SECONDS = 45.0
@@ -53,6 +54,7 @@ class Teller:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
+        event = replace(event, text=hide(event.text))
         record = {
             "at": self.wall(),
             "node": event.node,

@@ -75,7 +75,7 @@ class Verdict(StrEnum):
     GIVEN_UP = "given up"
     """Not tried again by `remediate`: too often already, or it cannot help."""
     UNDER_WAY = "under way"
-    """On the Node only, from the cordon until the turn ends."""
+    """On the Node from the cordon until the turn ends; of a turn, where the run lost its way to the nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

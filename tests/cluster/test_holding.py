@@ -269,6 +269,22 @@ def test_acting_ends_before_the_lease_does(fake_world: FakeWorld, clock: Clock) 
     assert held.may_act()
 
 
+def test_a_machine_that_slept_renews_before_it_acts(fake_world: FakeWorld, clock: Clock) -> None:
+    held = acquire(fake_world.cluster, fake_world.pool, ME, timing=clock.timing)
+    clock.seconds += 7200
+    held.check()
+    assert held.may_act()
+
+
+def test_a_machine_that_slept_too_long_is_told_who_came_after_it(fake_world: FakeWorld, clock: Clock) -> None:
+    held = acquire(fake_world.cluster, fake_world.pool, ME, timing=clock.timing)
+    clock.seconds += 7200
+    other = acquire(fake_world.cluster, fake_world.pool, FAR, timing=clock.timing)
+    with pytest.raises(Stopped, match=r"was lost to .*far"):
+        held.check()
+    other.check()
+
+
 def test_the_time_of_a_renewal_is_when_it_was_sent(fake_world: FakeWorld, clock: Clock) -> None:
     held = acquire(fake_world.cluster, fake_world.pool, ME, timing=clock.timing)
 

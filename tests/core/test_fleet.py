@@ -15,7 +15,16 @@ import pytest
 from fleetdrv.alone import LoneLock
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result as RollResult
-from fleetdrv.errors import ClusterAway, ClusterError, LinkLost, NodeRefused, Permanent, Stopped, Unreachable
+from fleetdrv.errors import (
+    ClusterAway,
+    ClusterError,
+    LinkLost,
+    NodeRefused,
+    Permanent,
+    Stopped,
+    Unreachable,
+    WayGone,
+)
 from fleetdrv.events import Event
 from fleetdrv.fleet import Fleet
 from fleetdrv.model import Fault
@@ -37,6 +46,9 @@ class Node:
     name: str
     world: World
     fails: bool = False
+    stages: Callable[[], object] = str
+    meets: Callable[[], object] = str
+    """What happens in stage, and in the outage."""
     staged: Owed | Exception = OUTAGE
     view: Any = None
     cordoned: bool = False
@@ -54,6 +66,7 @@ class Node:
     def prepare(self, warrant: object) -> Owed:
         del warrant
         self.prepared += 1
+        self.stages()
         if isinstance(self.staged, Exception):
             raise self.staged
         return self.staged
@@ -62,6 +75,7 @@ class Node:
         del warrant
         self.cordoned, self.performed = True, self.performed + 1
         self.world.most = max(self.world.most, sum(node.cordoned for node in self.world.nodes.values()))
+        self.meets()
         if self.fails:
             raise Permanent(self.name, "outage", "the job could not be started")
         self.cordoned = False
@@ -123,6 +137,7 @@ class World:
     read: threading.Event = field(default_factory=threading.Event)
     """It was read again."""
     away: Callable[[], bool] = lambda: False
+    ways_gone: Callable[[], str] = str
     said: list[Event] = field(default_factory=list)
     lock: Lock = field(
         default_factory=lambda: Lock("r1", 1, RunRecord(id="r1", pool="gpu", playbook="toy", digest="d"))
@@ -166,6 +181,7 @@ class World:
             wall=lambda: START + timedelta(seconds=self.seconds),
             stop_after_canary=stop_after_canary,
             expected=expected or {},
+            away=self.ways_gone,
             sleep=self.sleep,
         )
         fleet.meet({**dict.fromkeys(self.nodes, OUTAGE), **(seen or {})})
@@ -266,6 +282,45 @@ def test_an_api_that_stays_away_ends_the_rollout_with_the_lease_and_nobody_start
     assert result.stopped == "pool gpu: the lock could not be renewed for 40 s"
     assert sorted(result.waiting) == ["n0", "n1"]
     assert world.most == 0
+
+
+def test_while_the_way_is_gone_nobody_starts_and_those_in_hand_go_on() -> None:
+    world, gone, back, waits = a_world(False, False, False), *(threading.Event() for _ in range(3))
+    late = [world.nodes["n1"], world.nodes["n2"]]
+    performed_meanwhile: list[int] = []
+
+    def lose_the_way() -> None:
+        gone.set()
+        assert waits.wait(10)
+        performed_meanwhile.extend(node.performed for node in late)
+        back.set()
+
+    def heard(event: Event) -> None:
+        if event.text == "next node waits for jump host b to be reached again":
+            waits.set()
+
+    world.ways_gone = lambda: "jump host b to be reached again" if gone.is_set() and not back.is_set() else ""
+    world.nodes["n0"].meets = lose_the_way
+    world.said = SimpleNamespace(append=heard)  # type: ignore[assignment]
+    for node in late:
+        node.stages = lambda: gone.wait(10)
+    result = world.roll(max_unavailable=3, max_parallel=3)
+    assert performed_meanwhile == [0, 0]
+    assert {ending.verdict for ending in result.endings} == {Verdict.CHANGED}
+
+
+def test_a_way_that_stays_gone_ends_the_run_and_no_node_is_to_blame() -> None:
+    world = a_world(False, False)
+
+    def lose_the_way() -> None:
+        raise WayGone("bastion root@b:22: Connection refused, for 900 s now")
+
+    world.nodes["n0"].meets = lose_the_way
+    result = world.roll(max_unavailable=1)
+    assert (result.stopped, result.goes_on) == ("bastion root@b:22: Connection refused, for 900 s now", True)
+    assert [(ending.node, ending.verdict) for ending in result.endings] == [("n0", Verdict.UNDER_WAY)]
+    assert result.waiting == ("n1",)
+    assert (world.lock.record.failed, world.lock.record.unreachable) == ((), ())
 
 
 def test_a_result_that_cannot_be_noted_does_not_end_the_rollout() -> None:

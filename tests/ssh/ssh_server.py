@@ -16,6 +16,7 @@ from pathlib import Path
 from fleetdrv.model import Host
 
 USER = getpass.getuser()
+_LISTENING = "Server listening"
 
 
 def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> Path:
@@ -69,6 +70,11 @@ class Sshd:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(word) for word in path.read_text().split()]
 
+    def start_again(self) -> None:
+        """After `stop`, on the same port."""
+        self.process = _spawn(self.folder)
+        _wait_until_listening(self, self.log.count(_LISTENING) + 1)
+
     def stop(self) -> None:
         for child in self.children() if self.process.poll() is None else []:
             _end(child)
@@ -92,10 +98,12 @@ def start(
     host_kinds: tuple[str, ...] = ("ed25519",),
     accept: Path | None = None,
     prepare: Callable[[Path], object] = lambda _: None,
+    within: tuple[str, ...] = (),
 ) -> Sshd:
     """Start a server that lets the current user in with `client_key`; `extra` are lines for sshd_config.
 
-    `prepare` is called with every host key before the start.
+    `prepare` is called with every host key before the start; `within` is a command that runs another one in a
+    namespace, by exec.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
@@ -124,20 +132,23 @@ def start(
     ]
     # the first value of a keyword counts in sshd_config
     (folder / "sshd_config").write_text("\n".join((*extra, *lines)) + "\n")
-    with (folder / "sshd.log").open("wb") as log:
-        process = subprocess.Popen(
-            ("/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config")),
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-        )
-    server = Sshd(folder, port, process, host_keys, client_key)
+    server = Sshd(folder, port, _spawn(folder, within), host_keys, client_key)
     _wait_until_listening(server)
     return server
 
 
-def _wait_until_listening(server: Sshd) -> None:
+def _spawn(folder: Path, within: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    with (folder / "sshd.log").open("ab") as log:
+        return subprocess.Popen(
+            (*within, "/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config")),
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def _wait_until_listening(server: Sshd, times: int = 1) -> None:
     deadline = time.monotonic() + 10
-    while "Server listening" not in server.log:
+    while server.log.count(_LISTENING) < times:
         if server.process.poll() is not None or time.monotonic() > deadline:
             server.stop()
             raise AssertionError(f"sshd did not start: {server.log}")

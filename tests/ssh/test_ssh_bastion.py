@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from ssh_server import USER, Sshd, free_port, public
 
-from fleetdrv.errors import InputError, LinkLost, Permanent, Unreachable
+from fleetdrv.errors import InputError, LinkLost, Permanent, Unreachable, WayGone
+from fleetdrv.line import NodeLine
+from fleetdrv.look import ask
 from fleetdrv.ssh import Dialler
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
@@ -107,6 +109,53 @@ def test_a_node_that_the_bastion_cannot_reach_is_unreachable(
     dialler = make_dialler(known(bastion), config(bastion))
     with pytest.raises(Unreachable, match=r"bastion .* opens no way to .*: Connect(ion)? (failed|refused)"):
         dialler.connect(server.host(ansible_port=free_port(), **JUMP), 2)
+    dialler.close()
+
+
+def test_a_hundred_nodes_outlast_their_bastion(
+    start_server: StartServer, make_dialler: MakeDialler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away for longer than a node is waited for: what the look of a node does is what is called here."""
+    monkeypatch.setattr("fleetdrv.line.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("fleetdrv.look.whole", lambda _: "sleep 1; echo $1")
+    bastion = start_server("MaxSessions 1", "MaxStartups 10:30:100")
+    node = start_server("MaxStartups 200", accept=bastion.client_key)
+    dialler = make_dialler(known(bastion, node), config(bastion))
+    lines = [NodeLine(node.host(f"n{number}", **JUMP), dialler) for number in range(100)]
+
+    def turn(line: NodeLine) -> bytes:
+        return ask(line, "x.sh", (line.node,), step="look", deadline_seconds=60)[1]
+
+    assert dialler.away() == ""
+    with ThreadPoolExecutor(100) as pool:
+        connected = list(pool.map(turn, lines))
+        looks = [pool.submit(turn, line) for line in lines]
+        bastion.stop()
+        while not dialler.away():
+            time.sleep(0.05)
+        assert str(bastion.port) in dialler.away()
+        time.sleep(4)
+        assert not any(look.done() and look.exception() for look in looks)
+        bastion.start_again()
+        assert [look.result() for look in looks] == connected == [f"{line.node}\n".encode() for line in lines]
+    assert dialler.away() == ""
+    assert bastion.log.count("Accepted publickey") == 2
+    for line in lines:
+        line.close()
+    dialler.close()
+
+
+def test_a_bastion_that_stays_away_ends_the_run_and_blames_no_node(
+    start_server: StartServer, make_dialler: MakeDialler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleetdrv.ssh.WAY_SECONDS", 1.0)
+    bastion = start_server()
+    node = start_server(accept=bastion.client_key)
+    dialler = make_dialler(known(bastion, node), config(bastion))
+    dialler.connect(node.host(**JUMP), 20).close()
+    bastion.stop()
+    with pytest.raises(WayGone, match=r"refused, for \d+ s now; jobs on nodes run on: the same command again"):
+        dialler.connect(node.host(**JUMP), 60)
     dialler.close()
 
 
