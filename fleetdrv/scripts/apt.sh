@@ -29,14 +29,9 @@ need_apt() {
     done
 }
 
-# Tell whether an installation of a driver was begun here and not ended: half done packages are ours then.
-begun() {
-    [ -e "$own_apt/installing" ]
-}
-
 # Somebody else's half done packages are for him to mend, and his hold stands.
 check_system() {
-    ! dpkg_interrupted || begun ||
+    ! dpkg_interrupted_by_others ||
         die 81 'dpkg was interrupted before us: run "dpkg --configure -a" and look what happened'
     for pin; do
         package_state "${pin%%=*}"

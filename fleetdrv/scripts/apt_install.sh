@@ -13,7 +13,8 @@
 # Exit: 0 done, or already so · 64 usage · 66 a build has no modules for a kernel · 69 a tool is missing
 #       70 apt or dkms said yes and it is not so · 72 nothing is staged · 73 no space
 #       75 another process holds dpkg's lock · 79 apt would remove or change what is not named, or cannot
-#       81 dpkg was interrupted before us · 82 a package is held by somebody else
+#       81 dpkg was interrupted before us, or under another driver whose packages can be neither finished nor
+#       taken away · 82 a package is held by somebody else
 #       83 it failed, and all is as it was: what was new is removed again, and this job had changed nothing else
 # Needs: job.sh packages.sh lists.sh apt.sh settle.sh begun.sh dkms.sh dkms_install.sh
 

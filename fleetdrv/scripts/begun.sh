@@ -13,27 +13,37 @@ no_lists() {
         -o Dir::State::Lists="$own_apt/none" -o Dir::Cache="$own_apt/cache" -o Dir::Cache::pkgcache=
 }
 
-# What an earlier run of ours brought, if it was killed, is still new.
+# What an earlier run of ours brought, if it was killed, is still new. What was another driver's is whole or
+# gone before this one begins: its marker is all that tells how it was.
 begin() {
     noted=''
     if begun; then
-        mend
-        read -r whose <"$own_apt/installing" || :
-        [ "$whose" != "$driver $key" ] || noted=$(grep -E '^(new|again|changed) ' "$own_apt/installing" || :)
+        read -r whose its_key <"$own_apt/installing" || :
+        if [ "$whose" = "$driver" ]; then
+            mend "$staged"
+        else
+            mend "$fleetdrv/stage/$its_key"
+            ! dpkg_interrupted || take_away || die 81 "dpkg was interrupted under driver $whose and can" \
+                "neither finish its packages nor take them away: apply a playbook that names $whose, or" \
+                "look at dpkg --audit"
+        fi
+        [ "$whose $its_key" != "$driver $key" ] ||
+            noted=$(grep -E '^(new|again|changed) ' "$own_apt/installing" || :)
         remove_tarballs
     fi
-    printf '%s\n' "$driver $key" "$noted" >"$own_apt/installing"
-    sync "$own_apt/installing"
+    printf '%s\n' "$driver $key" "$noted" >"$own_apt/.installing"
+    sync "$own_apt/.installing"
+    mv "$own_apt/.installing" "$own_apt/installing"
 }
 
-# Our own packages, half done by a run that was killed: unpack them again, finish all that waits.
+# mend STAGED: our own packages, half done by a run that was killed: unpack them again, finish all that waits.
 mend() {
     while [ -n "$(lock_holder)" ] && [ "$lock_seconds" -gt 0 ]; do
         lock_seconds=$((lock_seconds - 1)) && sleep 1
     done
     dpkg_interrupted || return 0
     echo 'finishing what a killed run of ours began'
-    locked dpkg $conf_options -i "$staged"/debs/*.deb || :
+    [ ! -d "$1/debs" ] || locked dpkg $conf_options -i "$1"/debs/*.deb || :
     locked dpkg $conf_options --configure --pending || :
 }
 
@@ -67,6 +77,12 @@ undo() {
     # Another driver's steps of this job: run.sh lists what has passed; these only look, or leave a file above.
     ! grep -qsvx -e 'apt_ready\.sh' -e 'unload\.sh' -e 'services\.sh' passed || return 1
     remove_tarballs
+    take_away || return 1
+    rm -f "$own_apt/installing"
+}
+
+# Take away the packages that the marker calls new; fail where those and no others were not all of it.
+take_away() {
     purge='' remove=''
     while read -r kind name was; do
         [ -n "$kind" ] || continue
@@ -84,6 +100,5 @@ NOTED
     # Each in one call: dpkg takes nothing away that another still needs.
     [ -z "$remove" ] || locked dpkg --remove --force-remove-reinstreq $remove || return 1
     [ -z "$purge" ] || locked dpkg --purge --force-remove-reinstreq $purge || return 1
-    ! dpkg_interrupted || return 1
-    rm -f "$own_apt/installing"
+    ! dpkg_interrupted
 }

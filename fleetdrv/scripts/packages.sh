@@ -13,6 +13,16 @@ dpkg_interrupted() {
     ! grep -qE ":($(stat -c %i /var/lib/dpkg/lock* | paste -sd'|')) " /proc/locks
 } 2>/dev/null
 
+# Tell whether an installation of a driver was begun here and not ended: half done packages are ours then.
+begun() {
+    [ -e "$own_apt/installing" ]
+}
+
+# Those of somebody else are his to mend; our own, the same installation finishes.
+dpkg_interrupted_by_others() {
+    ! begun && dpkg_interrupted
+}
+
 # Set installed, status and held of a package of the node's own architecture.
 package_state() {
     installed='' status=not-installed held=no

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.apt.node import AptNode
+from tests.apt.node import AptNode, Ended
 
 _HOLD_LOCK = (
     "exec perl -e 'use Fcntl; $| = 1; open F, q(>>), q(/var/lib/dpkg/lock-frontend) or die;"
@@ -208,6 +208,60 @@ def test_killed_at_any_moment_the_same_again_makes_it_whole(node: AptNode, momen
     assert installed(node) == "hi 1.1"
     assert node.call("dpkg --audit; ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
     assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
+
+
+_KILLER = "#!/bin/sh\n[ $1 != configure ] || { [ ! -e /armed ] || { rm /armed; kill -9 -1; }; exit 1; }\n"
+
+
+def killed_half_done(node: AptNode, *before: str) -> None:
+    """Kill all of the node in the middle of toy-dkms 1.1, whose packaging can never be configured."""
+    assert node.refresh().code == 0
+    for pin in before:
+        node.bring_to(pin)
+    assert node.stage("key", "toy-dkms=1.1").code == 0
+    deb = "/var/lib/fleetdrv/stage/key/debs/toy-dkms_1.1_all.deb"
+    node.call(
+        f"cd /tmp && dpkg-deb -R {deb} t && printf '%b' '{_KILLER}' >t/DEBIAN/postinst &&"
+        f" dpkg-deb -Zgzip -b t {deb} && : >/armed"
+    )
+    assert node.install("key", "toy-dkms=1.1").code not in (0, 83)
+    assert node.call("ls /armed 2>/dev/null || echo gone; dpkg --audit | grep -c toy-dkms") == "gone\n1\n"
+
+
+def install_tools(node: AptNode) -> Ended:
+    """Another driver, as a playbook would bring it that names no more than that one."""
+    words = ("tools", "tools", "keep", "toy_tools", *node.pins("toy-tools=1.0"), "--", node.kernel)
+    staged = node.run("apt_stage.sh", *words)
+    assert staged.code == 0, staged.err
+    return node.run("apt_install.sh", "tools", "tools", "yes", "keep", "toy-tools=1.0", "--", node.kernel)
+
+
+def test_what_we_left_half_done_does_not_block_the_run_that_would_finish_it(node: AptNode) -> None:
+    killed_half_done(node)
+    assert ["dpkg-interrupted", "no"] in node.probe()
+    node.call("rm /var/lib/fleetdrv/apt/installing")
+    assert ["dpkg-interrupted", "yes"] in node.probe(), "somebody else's is his"
+
+
+def test_a_driver_that_was_killed_half_way_is_out_of_the_way_of_another(node: AptNode) -> None:
+    killed_half_done(node)
+    ended = install_tools(node)
+    assert ended.code == 0, ended.out + ended.err
+    assert node.call("dpkg --audit; dpkg -l | grep -e toy-dkms -e toy-lib || echo gone") == "gone\n"
+    assert node.call("dpkg-query -W -f '${db:Status-Abbrev}${Version}' toy-tools") == "hi 1.0"
+
+
+def test_an_upgrade_that_was_killed_and_cannot_be_finished_is_not_forgotten_for_another(node: AptNode) -> None:
+    killed_half_done(node, "toy-dkms=1.0")
+    marker = "cat /var/lib/fleetdrv/apt/installing"
+    before = node.call(marker)
+    refused = install_tools(node)
+    assert (refused.code, "driver toy" in refused.reason) == (81, True), refused.err
+    assert node.call(marker) == before
+    assert node.call("dpkg -l | grep toy-tools || echo none") == "none\n"
+    back = node.install("first", "toy-dkms=1.0")
+    assert back.code == 0, back.out + back.err
+    assert (installed(node), node.call("dpkg --audit")) == ("hi 1.0", "")
 
 
 def test_a_tarball_is_known_of_before_it_is_out(node: AptNode) -> None:
