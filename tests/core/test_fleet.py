@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ OUTAGE = Owed(debt=Debt.OUTAGE, job="r1.outage.1", why="toy: loaded not as wante
 CONVERGED = Owed(debt=Debt.NOTHING, verdict=Verdict.CONVERGED)
 
 
-@dataclass(slots=True)
+@dataclass
 class Node:
     """A node driver in memory."""
 
@@ -117,6 +118,10 @@ class World:
     mute: bool = True
     """Results cannot be written to Nodes."""
     bystanders: int = 0
+    reads: int = 0
+    """How often the pool was read."""
+    read: threading.Event = field(default_factory=threading.Event)
+    """It was read again."""
     away: Callable[[], bool] = lambda: False
     said: list[Event] = field(default_factory=list)
     lock: Lock = field(
@@ -126,6 +131,9 @@ class World:
     def pool(self) -> tuple[Pool, Mapping[str, Out]]:
         if self.away():
             raise ClusterAway("GET /api/v1/nodes: no answer")
+        self.reads += 1
+        if self.reads > 1:
+            self.read.set()
         outs = {
             n: Out(out=node.cordoned, ours=node.cordoned, domain=node.domain) for n, node in self.nodes.items()
         }
@@ -176,6 +184,62 @@ def test_a_node_that_fails_right_after_its_cordon_keeps_its_slot() -> None:
     result = world.roll(max_unavailable=1, max_failures=3)
     assert world.most == 1
     assert "1 of 1 out of service" in result.stopped
+
+
+def test_a_node_that_serves_again_is_no_cause_to_list_all_nodes() -> None:
+    """1,000 of them are 15 MB; only what others do, and what went wrong, has to be looked for."""
+    world = a_world(*[False] * 20)
+    result = world.roll(max_unavailable=3, max_parallel=3)
+    assert (len(result.endings), world.reads) == (20, 1)
+
+
+def test_a_look_at_the_pool_during_an_outage_of_ours_does_not_make_that_one_somebody_elses() -> None:
+    world = a_world(False, False)
+    perform = world.nodes["n0"].perform
+
+    def slow(warrant: object) -> Ending:
+        world.nodes["n0"].cordoned, world.seconds = True, world.seconds + 6
+        assert world.read.wait(20), "the view is old, and nobody looks"
+        return perform(warrant)
+
+    world.nodes["n0"].perform = slow  # type: ignore[method-assign]
+    result = world.roll(max_unavailable=1)
+    assert {ending.verdict for ending in result.endings} == {Verdict.CHANGED}
+    assert world.reads == 2
+
+
+def test_a_node_that_an_earlier_run_left_out_gives_its_slot_back_when_it_is_done() -> None:
+    world = a_world(False, False)
+    world.nodes["n0"].cordoned = True
+    assert world.roll(max_unavailable=1).waiting == ()
+
+
+def test_a_node_that_its_turn_left_out_keeps_its_slot() -> None:
+    world = a_world(False, False)
+
+    def left_out(warrant: object) -> Ending:
+        del warrant
+        world.nodes["n0"].cordoned = True
+        return Ending(node="n0", verdict=Verdict.LEFT_OUT)
+
+    world.nodes["n0"].perform = left_out  # type: ignore[method-assign]
+    assert world.roll(max_unavailable=1, max_failures=3).waiting == ("n1",)
+
+
+def test_a_node_that_somebody_else_had_out_keeps_its_slot_when_it_is_done() -> None:
+    """It is changed, and goes back as it was found."""
+    world = a_world(False, False)
+    node = world.nodes["n0"]
+    node.cordoned, perform = True, node.perform
+
+    def as_found(warrant: object) -> Ending:
+        ended = perform(warrant)
+        node.cordoned = True
+        return ended
+
+    node.perform = as_found  # type: ignore[method-assign]
+    result = world.roll(max_unavailable=1)
+    assert (result.waiting, world.nodes["n1"].performed) == (("n1",), 0)
 
 
 def test_an_api_that_is_away_for_a_moment_is_waited_for() -> None:
