@@ -8,6 +8,7 @@
 #                               at all where two name one repository with different paths of keys
 #     held                      packages whose hold is ours, one a line
 #     installing                driver and key of an installation that has begun, its tarballs, its new packages
+#     said why                  what apt or dpkg said last, and the last reason
 #     refreshed.DRIVER          digest of the repository with its key, or -; as old as the lists
 
 # Nobody answers, nothing restarts services, and all nodes get the same, phased or not.
@@ -101,7 +102,9 @@ locked() {
             waited=$((waited + 1)) && sleep 1
         done
         code=0
-        said=$("$@" 2>&1 </dev/null) || code=$?
+        # Not by a pipe, whose end would be waited for: a daemon that a package starts may keep it open for ever.
+        "$@" >"$own_apt/said" 2>&1 </dev/null || code=$?
+        said=$(cat "$own_apt/said")
         [ "$code" -eq 0 ] || case $said in
         *'Could not get lock'* | *'locked by another process'* | *'Unable to acquire the dpkg'*)
             [ "$waited" -ge "$lock_seconds" ] || { waited=$((waited + 1)) && sleep 1 && continue; }

@@ -103,6 +103,21 @@ def test_a_lock_that_is_held_for_ever_is_named(node: AptNode) -> None:
     assert node.state() == before
 
 
+def test_a_daemon_that_a_package_starts_is_not_waited_for(node: AptNode) -> None:
+    """Where no systemd starts it, it has what dpkg wrote to open for as long as it lives."""
+    assert node.refresh().code == 0
+    assert node.stage("key", "toy-tools=1.0").code == 0
+    deb = "/var/lib/fleetdrv/stage/key/debs/toy-tools_1.0_all.deb"
+    daemon = "#!/bin/sh\n[ $1 != configure ] || { echo here it comes; sleep 600 & }\n"
+    node.call(
+        f"cd /tmp && dpkg-deb -R {deb} t && printf '%b' '{daemon}' >t/DEBIAN/postinst &&"
+        f" chmod 755 t/DEBIAN/postinst && dpkg-deb -Zgzip -b t {deb}"
+    )
+    ended = node.install("key", "toy-tools=1.0")
+    assert (ended.code, "here it comes" in ended.out) == (0, True), ended.err
+    assert node.call("pgrep -x sleep | wc -l") == "1\n", "it runs"
+
+
 _BROKEN = "#!/bin/sh\n[ $1 != configure ] || { echo broken >&2; exit 1; }\n"
 
 
