@@ -75,7 +75,7 @@ main() {
     mkdir -p "$home"
     source=$fleetdrv/stage/$key
     built=$kernels
-    # Nothing new was staged: what is kept of these packages serves again, for the kernels that it has builds for.
+    # Nothing new was staged: what is kept of these packages serves again, for the kernels it has builds for.
     for state in "$home/current" "$home/current/previous"; do
         if [ ! -d "$source" ] && [ "$(cat "$state/packages" 2>/dev/null)" = "$pinned" ] && serves "$state"; then
             source=$(readlink -f "$state")
