@@ -102,7 +102,7 @@ locked() {
             waited=$((waited + 1)) && sleep 1
         done
         code=0
-        # Not by a pipe, whose end would be waited for: a daemon that a package starts may keep it open for ever.
+        # Not by a pipe, whose end would be waited for: a daemon that a package starts may keep it open.
         "$@" >"$own_apt/said" 2>&1 </dev/null || code=$?
         said=$(cat "$own_apt/said")
         [ "$code" -eq 0 ] || case $said in

@@ -18,7 +18,7 @@
 #   abi KERNEL SYMBOLS CONFIG · conf PATH SHA256 · staged KEY · token N · pci V:D · initrd KERNEL (it has one)
 #   initramfs KERNEL MODULE (is in there, maybe an old one; - where none can tell) · stopped DRIVER UNIT
 #   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
-#   dpkg-interrupted (not one of ours) · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
+#   dpkg-interrupted (not our own) · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS yes|no|ours (held) · candidate NAME VERSION SHA256
 #   packaged NAME DKMS-NAME DKMS-VERSION · lists SECONDS (since they were asked for)
 #   refreshed DRIVER SECONDS REPOSITORY-SHA256 (with its key) or -

@@ -287,6 +287,20 @@ def test_a_node_that_an_earlier_run_left_out_stays_out_though_nothing_more_was_d
     assert (fleet.packages(), fleet.is_sound()) == ({"hi 1.0"}, True)
 
 
+@pytest.mark.parametrize("size", [1])
+def test_killed_in_the_middle_of_dpkg_the_same_command_finishes(fleet: AptFleet) -> None:
+    """Everything on the node is killed, as by a power cut, while the package is half configured."""
+    fleet.bring("1.0")
+    package = dkms_package("1.1", Depends="dkms, toy-lib")
+    once = "#!/bin/sh\n[ -e /var/lib/fleetdrv/cut ] || { : >/var/lib/fleetdrv/cut; kill -9 -1; }\n"
+    scripts = {**package.scripts, "postinst": once + package.scripts["postinst"]}
+    fleet.repository.add(replace(package, scripts=scripts))
+    fleet.bring("1.1", code=4)
+    assert (fleet.packages(), fleet.is_sound()) == ({"iF 1.1"}, False)
+    fleet.bring("1.1")
+    assert (fleet.packages(), fleet.is_sound()) == ({"hi 1.1"}, True)
+
+
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("size", [1])
 @pytest.mark.parametrize("moment", Moment)
