@@ -80,6 +80,9 @@ class LoneHost:
         """Note it."""
         self._standing = Standing(grip=self._standing.grip, last=result)
 
+    def tell(self, result: Result) -> None:
+        """To nobody."""
+
 
 @dataclass(slots=True)
 class LoneLock:

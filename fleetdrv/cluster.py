@@ -98,8 +98,11 @@ class Cluster(Protocol):
         """Replace a Lease that is still at its `metadata.resourceVersion`; raises Conflict, NotFound."""
         ...
 
-    def record_event(self, node: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        """Record an Event on a Node, as `kubectl describe node` shows them."""
+    def record_event(self, node: str, reason: str, message: str, *, key: str, warning: bool = False) -> None:
+        """Record an Event on a Node, as `kubectl describe node` shows them.
+
+        Raises Conflict where one with this reason and key is there: it was told.
+        """
         ...
 
 
@@ -213,10 +216,10 @@ class KubectlCluster:
         name = lease["metadata"]["name"]
         return self._write("PUT", lease_path(name), lease, f"lease/{name}")
 
-    def record_event(self, node: Object, reason: str, message: str, *, warning: bool = False) -> None:
+    def record_event(self, node: str, reason: str, message: str, *, key: str, warning: bool = False) -> None:
         """See Cluster."""
-        event = event_body(node, reason, message, warning=warning, now=datetime.now(UTC))
-        self._write("POST", "/api/v1/namespaces/default/events", event, f"node/{node['metadata']['name']}")
+        event = event_body(node, reason, message, key=key, warning=warning, now=datetime.now(UTC))
+        self._write("POST", "/api/v1/namespaces/default/events", event, f"node/{node}")
 
     def _write(
         self,

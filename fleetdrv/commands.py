@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fleetdrv import locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
 from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
-from fleetdrv.fleet import Fleet, Lock, Result
+from fleetdrv.exporter import reported
+from fleetdrv.fleet import Fleet, Lock
+from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
@@ -48,10 +52,14 @@ def plan(options: Options, playbook: str) -> ExitCode:
 def drift(options: Options, playbook: str) -> ExitCode:
     """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
     teller = Teller(quiet=options.quiet, log_json=options.log_json)
-    with assemble(options, playbook, teller) as crew:
+    with (
+        reported("drift", options, playbook, teller) as told,
+        assemble(options, playbook, teller) as crew,
+        told.watching(crew),
+    ):
         _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
-        code = worst(ExitCode.DONE, *map(_drift_code, views.values()))
+        code = told.ended(worst(ExitCode.DONE, *map(_drift_code, views.values())), survey.unseen_endings(seen))
         if options.json:
             nodes = {name: report.drift_json(view) for name, view in views.items()}
             print(report.document("drift", code, nodes=nodes, effects=recap.effects(crew)))
@@ -80,7 +88,11 @@ def rollback(options: Options, playbook: str) -> ExitCode:
 
 def _change(command: str, options: Options, playbook: str, *, back: bool, stop_after: str = "") -> ExitCode:
     teller = Teller(quiet=options.quiet, log_json=options.log_json)
-    with assemble(options, playbook, teller, back=back) as crew:
+    with (
+        reported(command, options, playbook, teller) as told,
+        assemble(options, playbook, teller, back=back) as crew,
+        told.watching(crew),
+    ):
         if stop_after and not crew.loaded.playbook.rollout.canary:
             raise InputError(f"--stop-after canary: {playbook} has no canary; set rollout.canary")
         record = crew.record()
@@ -88,7 +100,8 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
         views = survey.views_of(crew, seen)
         limits = _limits(crew)
         if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
-            return recap.conclude(command, options, crew, survey.nothing_to_do(crew, seen))
+            result = survey.nothing_to_do(crew, seen)
+            return told.ended(recap.conclude(command, options, crew, result), result.endings)
         if not options.json and not options.quiet:
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
@@ -96,7 +109,7 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
             result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(lock, result)
-        return recap.conclude(command, options, crew, result)
+        return told.ended(recap.conclude(command, options, crew, result), result.endings)
 
 
 def remediate(options: Options, playbook: str) -> ExitCode:
@@ -104,19 +117,36 @@ def remediate(options: Options, playbook: str) -> ExitCode:
     if options.no_cluster:
         raise InputError("remediate: how often a node was tried is kept on its Node object; without one: apply")
     teller = Teller(quiet=options.quiet, log_json=options.log_json)
-    with assemble(options, playbook, teller, cron=True) as crew:
+    with (
+        reported("remediate", options, playbook, teller) as told,
+        assemble(options, playbook, teller, cron=True) as crew,
+        told.watching(crew),
+    ):
         try:
             locked.demand_free(crew)
             record = crew.record()
+            _demand_not_undone(crew, record)
             run, seen = survey.survey(crew, record)
             result = _mend(crew, run, record, seen, teller)
         except Taken as error:
-            return recap.left_alone(options, str(error), ExitCode.DONE)
-        except Stopped as error:  # before any node was begun: the pool is paused
-            return recap.left_alone(options, str(error), ExitCode.STOPPED)
+            return told.ended(recap.left_alone(options, str(error), ExitCode.DONE))
+        except Stopped as error:  # before any node was begun: the pool is paused, or was rolled back
+            return told.ended(recap.left_alone(options, str(error), ExitCode.STOPPED))
         fresh = news.gather(crew, result, run, record)
         shown = fresh if options.quiet else news.open_matters(crew, result)
-        return recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped)
+        code = recap.conclude_quietly(options, crew, result, shown.endings, shown.stopped)
+        return told.ended(code, result.endings)
+
+
+def _demand_not_undone(crew: Crew, record: RunRecord | None) -> None:
+    """Who rolled a pool back does not want cron to bring the same state again an hour later."""
+    back = replace(crew.loaded, back=True).digest
+    if record is not None and record.digest.startswith(back):  # whether the way back was an upgrade or not
+        pool, end = crew.pool_name, "was rolled back" if record.finished else "is being rolled back"
+        raise Stopped(
+            f"pool {pool}: {end} from this playbook by run {record.id}; left alone until the playbook changes, "
+            "or somebody types: fleetdrv apply"
+        )
 
 
 def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller) -> Result:
@@ -144,7 +174,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             return Result(endings=(), stopped=str(veto), waiting=survey.owing(seen), goes_on=True)
         fleet = Fleet(
             drivers=crew.drivers,
-            policy=crew.loaded.playbook.rollout,
+            policy=crew.loaded.playbook.policy,
             lock=lock,
             pool=crew.pool,
             say=crew.say,
@@ -152,6 +182,7 @@ def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False
             interrupted=interrupted,
             away=crew.away,
             pins=lambda: crew.versions.pins,
+            expected=expected_seconds(report.JOURNALS),
         )
         fleet.meet(seen)
         result = fleet.run()

@@ -7,7 +7,6 @@ cluster, then SSH.
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from fleetdrv import inventory, load, names, ownership
 from fleetdrv import lease as leases
-from fleetdrv.alone import LoneHost
+from fleetdrv.announce import Herald, service_of
 from fleetdrv.attempts import Counting
 from fleetdrv.buildcache import BuildCache, default_folder
 from fleetdrv.buildonce import Builds
@@ -33,9 +32,7 @@ from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
-from fleetdrv.proc import this_process
 from fleetdrv.records import RunRecord
-from fleetdrv.service import KubernetesNode, Service
 from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
@@ -59,6 +56,8 @@ class Options:
     upgrade: bool = False
     ask_sudo_password: bool = False
     sudo_password_file: str = ""
+    metrics_file: str = ""
+    pushgateway: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -201,11 +200,12 @@ def assemble(
         else:
             cluster = open_cluster(stack, options, effects)
             _same_cluster(cluster, loaded)
+        herald = Herald(cluster, say) if cluster else None
         lines = stack.enter_context(Lines(effects, password, lambda text: say(_event("ssh", text))))
         cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
-            service = _service(host, cluster, loaded, counting, options.reason)
+            service = service_of(host, herald, loaded, counting, options.reason)
             drivers[host.name] = NodeDriver(
                 name=host.name,
                 line=lines.to(host),
@@ -256,23 +256,6 @@ def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluste
     """Start the proxy for the life of a command."""
     proxy = stack.enter_context(Proxy(context=options.context))
     return KubectlCluster(proxy.api, effects)
-
-
-def _service(
-    host: Host, cluster: Cluster | None, loaded: Loaded, counting: Counting, reason: str
-) -> Service:
-    if cluster is None:
-        return LoneHost(host.node_name)
-    return KubernetesNode(
-        cluster=cluster,
-        node=host.node_name,
-        pool=loaded.playbook.pool_name,
-        holder=str(this_process()),
-        policy=loaded.playbook.drain,
-        counting=counting,
-        reason=reason,
-        clock=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
 
 
 def _same_cluster(cluster: Cluster, loaded: Loaded) -> None:

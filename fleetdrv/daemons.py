@@ -15,8 +15,8 @@ from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, Judge, drain
 from fleetdrv.errors import NotFound, Permanent
 from fleetdrv.ownership import Object
-from fleetdrv.playbook import Drain
 from fleetdrv.pods import Fate
+from fleetdrv.policy import Drain
 from fleetdrv.records import Cordon
 
 _POLL_SECONDS = 1.0

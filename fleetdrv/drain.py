@@ -16,8 +16,8 @@ from fleetdrv import ownership, pods
 from fleetdrv.cluster import Cluster
 from fleetdrv.errors import ClusterAway, Permanent, Transient
 from fleetdrv.ownership import Object
-from fleetdrv.playbook import Drain
 from fleetdrv.pods import Eviction, Fate, Verdict
+from fleetdrv.policy import Drain
 
 _FIRST_ROUND_SECONDS, _ROUND_SECONDS = 0.1, 1.0
 """Between two looks at the node's pods: soon at first, as each second here is one out of service."""

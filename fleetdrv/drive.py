@@ -15,7 +15,7 @@ from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.effects import Cost, Effects
-from fleetdrv.errors import ClusterAway, NodeError, Permanent
+from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
@@ -24,8 +24,9 @@ from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
-from fleetdrv.service import HandsOff, NotOurs, Service
+from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
+from fleetdrv.timing import Stopwatch
 from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
@@ -51,9 +52,16 @@ class Ending:
     evidence: str = ""
     remedy: str = ""
     seconds_out: float | None = None
-    """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    """Node-seconds out of service: from the cordon, whoever set it for us, to the uncordon."""
+    taken_over: bool = False
+    """An earlier controller had set that cordon."""
     cost: Cost | None = None
     """Commands and writes to the cluster meanwhile, for this node."""
+
+    @property
+    def own_seconds_out(self) -> float | None:
+        """The same, where it says what an outage takes: not if a controller was dead for a part of it."""
+        return None if self.taken_over else self.seconds_out
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +84,8 @@ class NodeDriver:
     """The command that shows this node's plan, to be typed by whoever mends it."""
     today: Callable[[], str] = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     view: View | None = None
+    stopwatch: Stopwatch = field(init=False)
+    """How long each phase of the turn took: of `_PHASES`, and `look`, which is also how a change is verified."""
     _due: Owed | None = None
     _looked_at: float = 0.0
     _jobs: Sender = field(init=False)
@@ -83,6 +93,7 @@ class NodeDriver:
 
     def __post_init__(self) -> None:
         pool = self.loaded.playbook.pool_name
+        self.stopwatch = Stopwatch(self.now)
         self._jobs = Sender(line=self.line, pool=pool, now=self.now, tell=self._tell)
         self._outage = Outage(
             service=self.service,
@@ -138,6 +149,7 @@ class NodeDriver:
                 self.builds.share(self.line, self._builds(self._seen.facts.staged), self._tell)
             return due
         finally:
+            self.stopwatch.enter("")
             self.builds.release(self.name)
 
     def perform(self, warrant: Warrant) -> Ending:
@@ -164,8 +176,11 @@ class NodeDriver:
             self._after(warrant.run, Verdict.FAILED, f"{error.step}: {error.cause}")
             raise
         finally:
+            self.stopwatch.enter("")
             self.builds.release(self.name)
         ending = self.ending(due)
+        if ending.verdict is Verdict.BLOCKED:
+            self.service.tell(self._outage.result(due, warrant.run))
         self._after(warrant.run, ending.verdict, ending.why)
         return ending
 
@@ -185,6 +200,7 @@ class NodeDriver:
             evidence=self._evidence(due.job),
             remedy=remedy,
             seconds_out=self._outage.seconds_out,
+            taken_over=self._outage.taken_over,
             cost=self._outage.cost,
         )
 
@@ -204,6 +220,7 @@ class NodeDriver:
         """
         for _ in range(MAX_ROUNDS):
             warrant.check()
+            self.stopwatch.enter("look")
             try:
                 due = self._look_once(warrant.run)
                 act = acts.get(due.debt)
@@ -232,6 +249,7 @@ class NodeDriver:
 
     def _follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
         del warrant
+        self.stopwatch.enter(due.job.rpartition(".")[0].rpartition(".")[2])
         self._tell("follow", due.why)
         if f".{Phase.STAGE}." in due.job:
             self.builds.lead(self.name, self._builds(_named(seen)))
@@ -240,6 +258,7 @@ class NodeDriver:
     def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
         steps, named, files = seen.plan.stage, _named(seen), self.loaded.stage_files()
         needed = {name: data for name, data in files.items() if f"payload/{name}" in named}
+        self.stopwatch.enter(Phase.STAGE)  # also while another node compiles for both
         given = self.builds.claim(self.name, self._builds(named), warrant.check, self._tell)
         self._tell("stage", due.why)
         end = self._jobs.send(due.job, steps, warrant, needed, given)
@@ -259,6 +278,8 @@ class NodeDriver:
         return self.view
 
     def _tell(self, phase: str, text: str, level: Level = Level.PROGRESS) -> None:
+        if phase in _PHASES:
+            self.stopwatch.enter(phase)
         self.say(Event(node=self.name, phase=phase, text=text, level=level))
 
 
@@ -268,6 +289,10 @@ def _named(seen: View) -> set[str]:
 
 
 _CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})
+
+
+_PHASES = frozenset({"stage", "cordon", "drain", "outage", "rollback", "keep", "return"})
+"""What is told with one of these words begins that phase; what is told with another goes on within it."""
 
 
 _OF_THE_HOLDER = {Debt.ROLLBACK, Debt.FINISH, Debt.RETURN, Debt.RETURN_ROLLED_BACK, Debt.LEAVE_OUT}

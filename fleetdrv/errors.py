@@ -89,6 +89,18 @@ class Permanent(NodeError):
     """Trying the same act again cannot help until something is changed."""
 
 
+class HandsOff(Permanent):
+    """No further step may be taken on the node. The next look says what becomes of it."""
+
+
+class NotOurs(HandsOff):
+    """The node changed hands under way; nothing more may be done to it."""
+
+
+class OnHold(HandsOff):
+    """Somebody put a hold on the node under way."""
+
+
 class Unreachable(Transient):
     """No SSH session could be had: refused, timed out, dropped before log-in."""
 

@@ -17,12 +17,13 @@ from typing import Protocol
 
 from fleetdrv import progress
 from fleetdrv.drive import Ending, NodeDriver
-from fleetdrv.endings import FAILED_BEFORE, NOTED, of_error, silent, stand_of
+from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, failed_earlier, of_error, stand_of, unseen
 from fleetdrv.errors import ClusterError, FleetdrvError, Stopped, WayGone
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.policy import Rollout
 from fleetdrv.records import RunRecord
 from fleetdrv.rollout import Admission, admit
+from fleetdrv.roster import Roster
 from fleetdrv.send import Warrant
 from fleetdrv.slots import Member, Out, Pool, Stand
 from fleetdrv.soaks import Soaks
@@ -54,19 +55,6 @@ class Lock(Warrant, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a whole rollout ended."""
-
-    endings: tuple[Ending, ...]
-    stopped: str = ""
-    """Why it ended early."""
-    waiting: tuple[str, ...] = ()
-    """Nodes that still owe a change and were not started."""
-    goes_on: bool = False
-    """The same run is to be gone on with at another time."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Fleet:
     """One rollout under way."""
@@ -86,7 +74,9 @@ class Fleet:
     wall: Callable[[], datetime] = utc_now
     """For maintenance windows, and for soaks that outlive their controller."""
     sleep: Callable[[float], None] = time.sleep
-    members: dict[str, Member] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    """How many seconds each node's outage may take, as far as former runs tell."""
+    members: Roster = field(default_factory=lambda: Roster({}))
     endings: dict[str, Ending] = field(default_factory=dict)
     _under_way: dict[Future[Owed | Ending], tuple[str, str]] = field(default_factory=dict)
     _soaks: Soaks = field(init=False)
@@ -102,11 +92,12 @@ class Fleet:
 
     def meet(self, seen: Mapping[str, Owed | FleetdrvError]) -> None:
         """Take all nodes in with what the survey saw of them."""
-        self.members = {name: Member(stand=Stand.WAITING) for name in seen}
+        self.members = Roster({name: Member(stand=Stand.WAITING) for name in seen}, self.expected)
         with suppress(FleetdrvError):  # it is read again before anybody starts
             self._read_pool()
-        away = [n for n in silent(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
-        self._save(progress.unreachable(self.lock.record, *away))  # of thousands, in one write
+        away = [n for n in unseen(seen) if not (self.members[n].ours or n in self.lock.record.soaking)]
+        record = progress.failed(self.lock.record, *failed_earlier(seen, self.drivers))
+        self._save(progress.unreachable(record, *away))  # of thousands, in one write
         for name, came in seen.items():
             if self._soaks.left_behind(self.lock.record, name, came):
                 self._ended(Ending(node=name, verdict=Verdict.CHANGED, why="changed before this controller came"))
@@ -127,8 +118,13 @@ class Fleet:
         finally:
             workers.shutdown(wait=not self._under_way, cancel_futures=True)
         waiting = [n for n, m in self.members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]
-        endings = tuple(self.endings.values())
-        return Result(endings=endings, stopped=self._stop, waiting=tuple(waiting), goes_on=self._goes_on)
+        return Result(
+            endings=tuple(self.endings.values()),
+            stopped=self._stop,
+            waiting=tuple(waiting),
+            goes_on=self._goes_on,
+            interrupted=self.interrupted(),
+        )
 
     def _step(self, workers: ThreadPoolExecutor) -> bool:
         """Start whom we may, then wait for somebody; return whether there is more to come."""
@@ -248,7 +244,7 @@ class Fleet:
         self.endings[ending.node] = ending
         stand = stand_of(ending.verdict)
         self.members[ending.node] = replace(self.members[ending.node], stand=stand)
-        record = progress.measured(self.lock.record, self.policy, ending.seconds_out)
+        record = progress.measured(self.lock.record, self.policy, ending.own_seconds_out)
         if stand is Stand.FAILED:
             record = progress.failed(record, ending.node)
         elif stand is Stand.UNREACHABLE:
@@ -261,6 +257,7 @@ class Fleet:
         self.say(Event(node=ending.node, phase="end", text=f"{ending.verdict}{why}", level=level))
 
     def _failed(self, name: str, part: str, error: FleetdrvError | OSError) -> None:
+        """An act raised. Lost before any touch is unreachable; lost after the cordon counts as failed."""
         self._pool = None  # it may stand cordoned: the next slot is given away after a look
         if isinstance(error, Stopped):
             self._stop, self._goes_on = self._stop or str(error), self._goes_on or isinstance(error, WayGone)

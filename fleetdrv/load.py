@@ -210,6 +210,6 @@ def _models() -> list[type[BaseModel]]:
     from fleetdrv import playbook as schema
 
     parts: list[type[BaseModel]] = [sources.DkmsSource, sources.AptSource, sources.Repository, schema.Driver]
-    parts += [schema.Drain, schema.Reboot, policy.Rollout, policy.PerTopology, policy.MaintenanceWindow]
+    parts += [policy.Drain, schema.Reboot, policy.Rollout, policy.PerTopology, policy.MaintenanceWindow]
     parts += [modules.Names]
-    return [*parts, schema.WaitFor, schema.PodFilter, schema.Operand]
+    return [*parts, policy.WaitFor, policy.PodFilter, policy.Operand]

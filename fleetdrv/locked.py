@@ -10,8 +10,9 @@ from fleetdrv import holding, names
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneLock
 from fleetdrv.crew import Crew
+from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
-from fleetdrv.fleet import Lock, Result
+from fleetdrv.fleet import Lock
 from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
 from fleetdrv.look import View

@@ -141,7 +141,7 @@ are there, too. Exit codes: 0 done, 2 changes pending, 3 refused before anything
 failed, 5 stopped before the end, 130 interrupted, 1 a bug."""
 _ORDER = [
     *("plan", "apply", "drift", "remediate", "rollback"),
-    *("status", "pause", "resume", "abort", "hold", "release", "trust", "lab"),
+    *("status", "pause", "resume", "abort", "hold", "release", "trust", "schedule", "lab"),
 ]
 
 program = FleetProgram(

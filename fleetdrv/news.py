@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fleetdrv.attempts import PERMANENT
 from fleetdrv.crew import Crew
 from fleetdrv.drive import Ending, NodeDriver
+from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError
-from fleetdrv.fleet import Result
 from fleetdrv.plan import Outcome
 from fleetdrv.records import Result as Last
 from fleetdrv.records import RunRecord

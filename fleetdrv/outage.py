@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from fleetdrv import ready
 from fleetdrv.calling import NodeHooks, Veto
 from fleetdrv.effects import Cost, Effects
-from fleetdrv.errors import FleetdrvError, NodeError, Permanent, Transient
+from fleetdrv.errors import FleetdrvError, HandsOff, NodeError, Permanent, Transient
 from fleetdrv.events import Level
 from fleetdrv.holders import Holder, holders, told
 from fleetdrv.lifelines import stay
@@ -22,10 +23,10 @@ from fleetdrv.parse import ProbeError
 from fleetdrv.phases import Phase, job_id
 from fleetdrv.plan import Disruption
 from fleetdrv.playbook import Driver
-from fleetdrv.records import Result
+from fleetdrv.records import Result, seconds_between
 from fleetdrv.secret import hide
 from fleetdrv.send import Sender, Tell, Warrant
-from fleetdrv.service import HandsOff, Service
+from fleetdrv.service import Service
 from fleetdrv.steps import keep, renewed, restore, stage_key
 from fleetdrv.turn import Debt, Grip, Owed, Verdict
 
@@ -46,7 +47,9 @@ class Outage:
     sleep: Callable[[float], None]
     hooks: NodeHooks
     seconds_out: float | None = None
-    """Node-seconds out of service in this process's sight: from the cordon to the uncordon."""
+    """Node-seconds out of service: from the cordon, whoever set it for us, to the uncordon."""
+    taken_over: bool = False
+    """An earlier controller began this outage: how long it takes says little of the next node's."""
     effects: Effects = field(default_factory=Effects)
     cost: Cost | None = None
     """What was sent out meanwhile, for this node."""
@@ -62,6 +65,10 @@ class Outage:
         if drains and not seen.standing.out and (obstacles := self.service.obstacles()):
             why = "; ".join(obstacles)
             return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"cannot be drained: {why}")
+        if seen.standing.grip is not Grip.OURS:
+            waited, blocked = self._wait_for_apt(seen, warrant)
+            if waited or blocked:
+                return blocked  # whoever was waited for may have changed packages: look again
         try:
             if seen.standing.grip is not Grip.OURS and self.hooks.before(warrant.run, due.why):
                 return None  # minutes may have passed: look again before anything is done
@@ -72,7 +79,7 @@ class Outage:
         self.tell("cordon", due.why, Level.PROGRESS)
         self._before = self._before or self.effects.of_this_thread()
         self.service.take_out(warrant.run, due.why)
-        self._since = self._since if self._since is not None else self.now()
+        self._clock(seen)
         if drains and (failed := self._drain(seen, warrant)):
             return failed
         if _unloads(seen) and not seen.standing.touched and (failed := self._release(seen, warrant)):
@@ -90,6 +97,11 @@ class Outage:
             return None
         return Owed(debt=Debt.NOTHING, verdict=Verdict.BLOCKED, why=f"others are at work: {'; '.join(others)}")
 
+    def _wait_for_apt(self, seen: View, warrant: Warrant) -> tuple[bool, Owed | None]:
+        return ready.wait(
+            self.jobs.line, seen.plan, warrant.check, lambda text: self.tell("apt", text, Level.PROGRESS)
+        )
+
     def _drain(self, seen: View, warrant: Warrant) -> Owed | None:
         """Empty the node; where that fails and nothing was touched, it goes back as it was found."""
         self.tell("drain", "pods leave", Level.PROGRESS)
@@ -98,7 +110,7 @@ class Outage:
         except (Transient, Permanent) as error:
             if isinstance(error, HandsOff) or seen.standing.touched:
                 raise
-            return self._untouched(error, warrant)
+            return self._untouched(seen, error, warrant)
         return None
 
     def _release(self, seen: View, warrant: Warrant) -> Owed | None:
@@ -110,7 +122,7 @@ class Outage:
         except HandsOff:
             raise
         except (Transient, Permanent) as error:
-            return self._untouched(error, warrant)
+            return self._untouched(seen, error, warrant)
         return None
 
     def _hold_off(self, users: Sequence[Holder], warrant: Warrant) -> None:
@@ -154,9 +166,9 @@ class Outage:
             raise Permanent(line.node, "holders", f"exit {code}: {error}", evidence=evidence) from error
         return tuple(user for user in users if user.unit not in _stops(seen))
 
-    def _untouched(self, error: NodeError, warrant: Warrant) -> Owed:
+    def _untouched(self, seen: View, error: NodeError, warrant: Warrant) -> Owed:
         due = Owed(debt=Debt.NOTHING, verdict=Verdict.FAILED, why=f"{error.step}: {error.cause}")
-        self._uncordon(due, warrant, {})
+        self._uncordon(seen, due, warrant, {})
         return due
 
     def roll_back(self, seen: View, due: Owed, warrant: Warrant) -> None:
@@ -178,7 +190,7 @@ class Outage:
         unkept = [driver for driver in drivers if _unkept(driver, seen.facts)]
         if unkept and not self._keep(seen.facts, unkept, warrant):
             return None
-        self._uncordon(due, warrant, {driver.name: driver.version for driver in drivers})
+        self._uncordon(seen, due, warrant, {driver.name: driver.version for driver in drivers})
         return due
 
     def _keep(self, facts: NodeFacts, drivers: Sequence[Driver], warrant: Warrant) -> bool:
@@ -200,7 +212,7 @@ class Outage:
     def give_back(self, seen: View, due: Owed, warrant: Warrant) -> Owed:
         """Uncordon a node that was not touched, or stands at its last known good again."""
         drivers = seen.good if due.debt is Debt.RETURN_ROLLED_BACK else ()
-        self._uncordon(due, warrant, {driver.name: driver.version for driver in drivers})
+        self._uncordon(seen, due, warrant, {driver.name: driver.version for driver in drivers})
         self.jobs.fetch(due.job)
         return due
 
@@ -234,12 +246,23 @@ class Outage:
             at=self.today(),
         )
 
-    def _uncordon(self, due: Owed, warrant: Warrant, drivers: Mapping[str, str]) -> None:
+    def _clock(self, seen: View) -> None:
+        """Begin to count, once: from now, or from the cordon that an earlier controller has set."""
+        if self._since is not None:
+            return
+        self._since = self.now()
+        if seen.standing.grip is Grip.OURS and seen.standing.since:
+            self.taken_over = True
+            self._since -= seconds_between(seen.standing.since, self.today())
+
+    def _uncordon(self, seen: View, due: Owed, warrant: Warrant, drivers: Mapping[str, str]) -> None:
+        self._clock(seen)
+        self.tell("return", "taint off; DaemonSets and devices come back", Level.DETAIL)
         self.service.give_back(warrant.run, self.result(due, warrant.run), drivers)
-        seconds = ""
-        if self._since is not None and self._before is not None:
-            self.seconds_out, self.cost = self.now() - self._since, self.effects.of_this_thread() - self._before
-            seconds = f" after {self.seconds_out:.1f} s out of service: {self.cost}"
+        assert self._since is not None
+        self.seconds_out = self.now() - self._since
+        self.cost = self.effects.of_this_thread() - self._before if self._before is not None else None
+        seconds = f" after {self.seconds_out:.1f} s out of service" + (f": {self.cost}" if self.cost else "")
         self.tell("uncordon", f"back in service{seconds}", Level.PROGRESS)
 
     def _configuration(self) -> dict[str, bytes]:

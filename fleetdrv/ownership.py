@@ -145,11 +145,14 @@ def cordon_patch(node: Object, record: Cordon) -> Patch:
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
-def touched_patch(node: Object, record: Cordon, step: str) -> Patch:
-    """Note, before it happens, that the node is about to be changed."""
+def touched_patch(node: Object, record: Cordon, step: str, drivers: Iterable[str] = ()) -> Patch:
+    """Note, before it happens, that the node is about to be changed; what labels say of its drivers is over."""
     _still_ours(node, record)
     began = record.began if record.touched else step
-    return _annotate(replace(record, touched=True, step=step, began=began))
+    patch = _annotate(replace(record, touched=True, step=step, began=began))
+    labels = (names.DRIVER_LABEL_PREFIX + driver for driver in drivers)
+    patch["metadata"]["labels"] = {label: None for label in labels if label in _labels(node)}
+    return patch
 
 
 def adopt_patch(node: Object, record: Cordon, *, run: str, holder: str) -> Patch:

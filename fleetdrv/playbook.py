@@ -13,20 +13,12 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from fleetdrv import selectors
 from fleetdrv.hooks import Hooks
 from fleetdrv.model import module_name
 from fleetdrv.modules import AsModule, ModuleName, file_name, load_name
-from fleetdrv.policy import LabelKey, Rollout
+from fleetdrv.policy import DRIVER_SECONDS, Drain, Rollout
 from fleetdrv.sources import AptSource, DkmsSource, Model
 from fleetdrv.units import UnitName
 
@@ -39,9 +31,6 @@ ParameterValue = Annotated[str, StringConstraints(pattern=r"^[!#-\[\]-~ ]{1,256}
 """Printable ASCII without double quote and backslash: modprobe.d has no way to escape them for sure."""
 PciId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:([0-9a-f]{4}|\*)$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")]
-Selector = Annotated[str, StringConstraints(max_length=512), AfterValidator(selectors.checked)]
-NamespaceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 
 
 class Driver(Model):
@@ -143,57 +132,6 @@ def _option(name: str, value: str) -> str:
     return f'{name}="{value}"' if " " in value else f"{name}={value}"
 
 
-class PodFilter(Model):
-    """Some of a node's pods."""
-
-    selector: Selector
-    """Label selector as the API reads it: `app=batch`, `tier in (a, b)`, `!gpu`."""
-    namespace: NamespaceName = ""
-    """Empty: every namespace."""
-
-
-class WaitFor(PodFilter):
-    """Pods that end by themselves, and how long that may take after the cordon."""
-
-    timeout_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
-
-
-class Operand(Model):
-    """A Node label by which an operator keeps one of its DaemonSets, whatever it tolerates, off a node.
-
-    NVIDIA's GPU operator has `nvidia.com/gpu.deploy.device-plugin` and its like, and its k8s-driver-manager
-    writes `paused-for-driver-upgrade` there for the same purpose.
-    """
-
-    label: LabelKey
-    off: LabelValue
-    """Value while the node is out; the one before is put back ahead of the uncordon."""
-
-
-class Drain(Model):
-    """How pods leave a node before its driver is reloaded.
-
-    The node is cordoned first, so that nothing new comes; then `wait_for` is waited for with everything else
-    left running; only then are pods evicted. Waiting costs node-seconds of a node that takes no new pods, but
-    a node that goes on taking jobs may never be without one. A wait that ends in its timeout puts the node back
-    as it was found: nothing was evicted.
-    """
-
-    timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
-    delete_emptydir_data: bool = False
-    force: bool = False
-    """Evict pods that no controller would create again."""
-    grace_period_seconds: Annotated[int, Field(ge=0)] | None = None
-    wait_for: Annotated[tuple[WaitFor, ...], Field(max_length=16, strict=False)] = ()
-    skip: Annotated[tuple[PodFilter, ...], Field(max_length=16, strict=False)] = ()
-    """Pods that the drain leaves alone. One that turns out to hold the driver's device stops the outage.
-
-    To evict only some: skip the others, as in `selector: "uses-gpu!=true"`.
-    """
-    operands: Annotated[tuple[Operand, ...], Field(max_length=32, strict=False)] = ()
-    """Labels that switch an operator's DaemonSets off this node while its driver is changed."""
-
-
 class Reboot(Model):
     """Whether a node may be rebooted. This version never reboots; a plan that needs it is refused."""
 
@@ -205,6 +143,8 @@ class Remediate(Model):
     """How often cron may try one wanted state on one node, and how long it waits in between.
 
     Counted on the Node, whichever machine tries. A human's `apply` tries regardless and begins the count anew.
+    Until then, or until the playbook changes or the node is well, each node that failed spends one of
+    `rollout.max_failures` in every period.
     """
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
@@ -262,6 +202,27 @@ class Playbook(Model):
                 if tuple(first) != way:
                     raise ValueError(f"package {name} is wanted in two ways, by {whose} and {driver.name}")
         return self
+
+    @model_validator(mode="after")
+    def _the_longest_outage_fits_a_window(self) -> Playbook:
+        windows, longest = self.rollout.windows, self.policy.expected_seconds
+        if windows and sum(window.seconds for window in windows) < longest:
+            raise ValueError(
+                f"no maintenance window is as long as the {longest} s that an outage may take, by "
+                f"drain.timeout_seconds, drain.wait_for and {DRIVER_SECONDS} s for the driver"
+            )
+        return self
+
+    @property
+    def policy(self) -> Rollout:
+        """Return the rollout's policy with at least the time in `expected_seconds` that a drain may take.
+
+        A maintenance window bounds the finish, so an outage must not start where a drain that uses its whole
+        deadline would overrun it: no operator thinks of one number when he changes the other. To cut the drain off
+        at the window's end instead would evict pods for nothing.
+        """
+        longest = max(self.rollout.expected_seconds, self.drain.longest_seconds + DRIVER_SECONDS)
+        return self.rollout.model_copy(update={"expected_seconds": longest})
 
     @property
     def pool_name(self) -> str:

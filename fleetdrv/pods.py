@@ -15,7 +15,7 @@ from typing import Any
 
 from fleetdrv import selectors
 from fleetdrv.ownership import Object
-from fleetdrv.playbook import Drain, Operand, PodFilter
+from fleetdrv.policy import Drain, Operand, PodFilter
 
 
 class Fate(StrEnum):

@@ -1,4 +1,4 @@
-"""How many nodes at once, where, when, and when to stop: the rollout's part of the playbook's schema."""
+"""How many nodes at once, where, when, when to stop, and how pods leave: this much of the playbook's schema."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
+from fleetdrv import selectors
 from fleetdrv.sources import Model
 
 Percent = Annotated[str, StringConstraints(pattern=r"^(100|[1-9]?[0-9])%$")]
@@ -15,6 +16,9 @@ Share = Annotated[int, Field(ge=0)] | Percent
 LabelKey = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
 ]
+Selector = Annotated[str, StringConstraints(max_length=512), AfterValidator(selectors.checked)]
+NamespaceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ClockTime = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
@@ -133,8 +137,8 @@ class Rollout(Model):
     """
     expected_seconds: Annotated[int, Field(ge=1, le=86400)] = 900
     """How long an outage is taken to last, for `maintenance_window`; where one of this run took longer, as long as
-    that. 900 is a drain of ten minutes and five minutes for the driver: with a longer `drain.timeout_seconds` or
-    `wait_for`, say more."""
+    that. At least `drain.timeout_seconds`, the longest `drain.wait_for` and five minutes for the driver, whatever
+    is said here: 900 with a drain of ten minutes."""
 
     @model_validator(mode="after")
     def _an_outage_fits_a_window(self) -> Rollout:
@@ -147,3 +151,63 @@ class Rollout(Model):
         """Return the maintenance windows; none means any time."""
         window = self.maintenance_window
         return (window,) if isinstance(window, MaintenanceWindow) else window or ()
+
+
+DRIVER_SECONDS = 300
+"""What an outage takes beside its drain: the driver, and DaemonSets that come back."""
+
+
+class PodFilter(Model):
+    """Some of a node's pods."""
+
+    selector: Selector
+    """Label selector as the API reads it: `app=batch`, `tier in (a, b)`, `!gpu`."""
+    namespace: NamespaceName = ""
+    """Empty: every namespace."""
+
+
+class WaitFor(PodFilter):
+    """Pods that end by themselves, and how long that may take after the cordon."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=604800)] = 3600
+
+
+class Operand(Model):
+    """A Node label by which an operator keeps one of its DaemonSets, whatever it tolerates, off a node.
+
+    NVIDIA's GPU operator has `nvidia.com/gpu.deploy.device-plugin` and its like, and its k8s-driver-manager
+    writes `paused-for-driver-upgrade` there for the same purpose.
+    """
+
+    label: LabelKey
+    off: LabelValue
+    """Value while the node is out; the one before is put back ahead of the uncordon."""
+
+
+class Drain(Model):
+    """How pods leave a node before its driver is reloaded.
+
+    The node is cordoned first, so that nothing new comes; then `wait_for` is waited for with everything else
+    left running; only then are pods evicted. Waiting costs node-seconds of a node that takes no new pods, but
+    a node that goes on taking jobs may never be without one. A wait that ends in its timeout puts the node back
+    as it was found: nothing was evicted.
+    """
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 600
+    delete_emptydir_data: bool = False
+    force: bool = False
+    """Evict pods that no controller would create again."""
+    grace_period_seconds: Annotated[int, Field(ge=0)] | None = None
+    wait_for: Annotated[tuple[WaitFor, ...], Field(max_length=16, strict=False)] = ()
+    skip: Annotated[tuple[PodFilter, ...], Field(max_length=16, strict=False)] = ()
+    """Pods that the drain leaves alone. One that turns out to hold the driver's device stops the outage.
+
+    To evict only some: skip the others, as in `selector: "uses-gpu!=true"`.
+    """
+    operands: Annotated[tuple[Operand, ...], Field(max_length=32, strict=False)] = ()
+    """Labels that switch an operator's DaemonSets off this node while its driver is changed."""
+
+    @property
+    def longest_seconds(self) -> int:
+        """Return how long a node may be cordoned before it is empty, or given up."""
+        return self.timeout_seconds + max((pods.timeout_seconds for pods in self.wait_for), default=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from math import ceil
 
 from fleetdrv.model import NodeFacts
@@ -33,9 +34,9 @@ def progress(record: RunRecord, policy: Rollout) -> Progress:
     )
 
 
-def failed(record: RunRecord, node: str) -> RunRecord:
-    """Note a failure, once a node; its soak, if it was in one, is over."""
-    return _soaked(replace(record, failed=tuple(dict.fromkeys((*record.failed, node)))), node)
+def failed(record: RunRecord, *nodes: str) -> RunRecord:
+    """Note failures, each node's once; its soak, if it was in one, is over."""
+    return reduce(_soaked, nodes, replace(record, failed=tuple(dict.fromkeys((*record.failed, *nodes)))))
 
 
 def unreachable(record: RunRecord, *nodes: str) -> RunRecord:

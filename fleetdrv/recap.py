@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from fleetdrv import report
 from fleetdrv.crew import Crew, Options
 from fleetdrv.drive import Ending
+from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
-from fleetdrv.fleet import Result
 from fleetdrv.turn import Verdict
 
 _CODES = {
@@ -57,8 +57,10 @@ def left_alone(options: Options, why: str, code: ExitCode) -> ExitCode:
 
 def _code(result: Result) -> ExitCode:
     codes = [_CODES.get(ending.verdict, ExitCode.FAILED) for ending in result.endings]
-    if result.stopped:
-        codes.append(ExitCode.INTERRUPTED if result.stopped == "interrupted" else ExitCode.STOPPED)
+    if result.interrupted:
+        codes.append(ExitCode.INTERRUPTED)
+    elif result.stopped:
+        codes.append(ExitCode.STOPPED)
     return worst(ExitCode.DONE, *codes)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any, Self
 
 from fleetdrv import names
@@ -162,3 +163,15 @@ class Result(_Record):
     not_before: str = ""
     """ISO 8601: `remediate` does not try it again earlier."""
     schema: int = names.SCHEMA
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds between two wall-clock times in ISO 8601; 0 where clocks disagree, or one is no time.
+
+    >>> seconds_between("2026-11-25T08:00:00Z", "2026-11-25T08:01:30Z"), seconds_between("noon", "")
+    (90.0, 0.0)
+    """
+    try:
+        return max(0.0, (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
+    except (ValueError, TypeError):  # TypeError: one of them names no time zone
+        return 0.0

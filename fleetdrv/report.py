@@ -23,6 +23,8 @@ from fleetdrv.turn import Verdict
 
 SCHEMA = "fleetdrv/1"
 
+JOURNALS = Path(platformdirs.user_state_dir("fleetdrv")) / "runs"
+
 
 @dataclass(slots=True)
 class Teller:
@@ -55,7 +57,7 @@ class Teller:
 
     def keep(self, run: str) -> str:
         """Write the journal of a run as JSON lines into the user's state folder; return where, or why not."""
-        path = Path(platformdirs.user_state_dir("fleetdrv")) / "runs" / f"{run}.jsonl"
+        path = JOURNALS / f"{run}.jsonl"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._journal = path.open("a", encoding="utf-8")
@@ -188,6 +190,7 @@ _BAD = frozenset(
         Verdict.LEFT_OUT,
         Verdict.LOST,
         Verdict.UNREACHABLE,
+        Verdict.UNSEEN,
         Verdict.INCOMPATIBLE,
         Verdict.NOT_MENDABLE,
         Verdict.BLOCKED,

@@ -8,10 +8,13 @@ through and had their soak.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from fleetdrv.policy import Rollout
+from fleetdrv.roster import Place, Roster
 from fleetdrv.slots import Member, Pool, Slots, Stand, limits
 from fleetdrv.windows import Room
 
@@ -60,21 +63,22 @@ def admit(
     either somebody starts or `stopped` or `waiting_for` says why not. What is out by our own hand needs neither
     budget nor time: to bring it to its end makes nothing worse.
     """
+    roster = members if isinstance(members, Roster) else Roster(members)
     bounds = limits(policy, pool)
     stopped = _spent(bounds, progress)
     if stopped:
-        return _finish_what_is_out(members, stopped, bounds)
+        return _finish_what_is_out(roster, stopped, bounds)
     if stop_after_canary and progress.canary_passed:
         why = "the canaries came through; to go on: the same command without --stop-after"
-        return _finish_what_is_out(members, why, bounds, later=True)
-    slots = Slots(members, pool, policy, bounds["max_unavailable"])
-    eligible, waiting_for = _eligible(members, bounds["canary"], progress, slots)
-    staging = sum(member.stand is Stand.STAGING for member in members.values())
-    to_stage = [n for n in eligible if members[n].stand is Stand.WAITING]
-    ready = {n: members[n] for n in eligible if members[n].stand is Stand.STAGED}
-    outage, why, later = _fill(ready, slots, bounds["max_parallel"], _too_late(room, policy, progress))
+        return _finish_what_is_out(roster, why, bounds, later=True)
+    slots = Slots({m: len(places) for m, places in roster.groups.items()}, pool, policy, bounds["max_unavailable"])
+    candidates, waiting_for = _candidates(roster, bounds["canary"], progress, slots)
+    staging = sum(len(places) for m, places in roster.groups.items() if m.stand is Stand.STAGING)
+    to_stage = (name for name, _ in _Queue(candidates, Stand.WAITING, slots))
+    stage = tuple(islice(to_stage, max(0, bounds["staging"] - staging)))
+    outage, why, later = _fill(candidates, slots, bounds["max_parallel"], _too_late(room, policy, progress))
     return Admission(
-        stage=tuple(to_stage[: max(0, bounds["staging"] - staging)]),
+        stage=stage,
         outage=outage,
         waiting_for=waiting_for or why,
         limits=bounds,
@@ -83,13 +87,17 @@ def admit(
 
 
 def _finish_what_is_out(
-    members: Mapping[str, Member], stopped: str, bounds: Mapping[str, int], *, later: bool = False
+    roster: Roster, stopped: str, bounds: Mapping[str, int], *, later: bool = False
 ) -> Admission:
     """No new node starts, but one that an earlier controller left out half-way is brought to its end."""
-    halfway = [n for n, m in members.items() if m.ours and m.stand in (Stand.WAITING, Stand.STAGED)]
+
+    def halfway(stand: Stand) -> tuple[str, ...]:
+        groups = (places for m, places in roster.groups.items() if m.ours and m.stand is stand)
+        return tuple(name for places in groups for *_, name in places)
+
     return Admission(
-        stage=tuple(n for n in halfway if members[n].stand is Stand.WAITING),
-        outage=tuple(n for n in halfway if members[n].stand is Stand.STAGED),
+        stage=halfway(Stand.WAITING),
+        outage=halfway(Stand.STAGED),
         stopped=stopped,
         limits=bounds,
         later=later,
@@ -125,35 +133,62 @@ def _too_late(room: Room | None, policy: Rollout, progress: Progress) -> str:
     )
 
 
-def _eligible(
-    members: Mapping[str, Member], canary: int, progress: Progress, slots: Slots
-) -> tuple[list[str], str]:
-    """Everybody once the canaries are through; before that our left-overs and the first canaries."""
+_Rank = tuple[bool, ...]
 
-    def rank(named: tuple[str, Member]) -> tuple[bool, ...]:
-        member = named[1]
-        # A domain that is full must not keep the canaries, who are few, from being chosen elsewhere.
-        full = bool(not member.out and slots.full_domain(member.domain))
-        return (not member.ours, full, member.stand is not Stand.STAGED, not member.out)
 
-    open_ = [(n, m) for n, m in members.items() if m.stand in (Stand.WAITING, Stand.STAGED)]
-    ordered = [name for name, _ in sorted(open_, key=rank)]
+def _rank(member: Member, slots: Slots) -> _Rank:
+    """Our left-overs first, then who is out already: they cost nothing more."""
+    # A domain that is full must not keep the canaries, who are few, from being chosen elsewhere.
+    full = bool(not member.out and slots.full_domain(member.domain))
+    return (not member.ours, full, member.stand is not Stand.STAGED, not member.out)
+
+
+def _candidates(roster: Roster, canary: int, progress: Progress, slots: Slots) -> tuple[Roster, str]:
+    """Everybody once the canaries are through; before that our left-overs and the first canaries.
+
+    The canaries are the first in the inventory, not the longest: they are to tell early.
+    """
     if progress.canary_passed or canary == 0:
-        return ordered, ""
-    begun = {n for n, m in members.items() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)}
+        return roster, ""
+    ranks = {m: _rank(m, slots) for m in roster.groups if m.stand in (Stand.WAITING, Stand.STAGED)}
+    ordered = sorted((n for n, m in roster.items() if m in ranks), key=lambda name: ranks[roster[name]])
+    begun = {n for n, m in roster.items() if m.stand in (Stand.STAGING, Stand.IN_OUTAGE, Stand.DONE)}
     chosen = ordered[: max(0, canary - len(begun.union(progress.passed)))]
-    left_over = [n for n in ordered if members[n].ours and n not in chosen]
+    left_over = [n for n in ordered[len(chosen) :] if roster[n].ours]
     held_back = len(ordered) > len(chosen) + len(left_over)
-    return chosen + left_over, "the canaries to pass" if held_back and not chosen else ""
+    subset = Roster({name: roster[name] for name in chosen + left_over})
+    return subset, "the canaries to pass" if held_back and not chosen else ""
 
 
-def _fill(
-    ready: Mapping[str, Member], slots: Slots, places: int, too_late: str
-) -> tuple[tuple[str, ...], str, bool]:
+class _Queue:
+    """The nodes that stand in one way, in the order in which they start; all that are alike can be left out."""
+
+    def __init__(self, roster: Roster, stand: Stand, slots: Slots) -> None:
+        groups = [(m, places) for m, places in roster.groups.items() if m.stand is stand]
+        self._groups = groups
+        self._heads = [(_rank(m, slots), places[0], at, 0) for at, (m, places) in enumerate(groups)]
+        heapify(self._heads)
+        self._next: tuple[_Rank, Place, int, int] | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Member]]:
+        while self._heads:
+            rank, place, at, index = self._next = heappop(self._heads)
+            member, places = self._groups[at]
+            yield place[-1], member
+            if self._next and index + 1 < len(places):
+                heappush(self._heads, (rank, places[index + 1], at, index + 1))
+
+    def leave_out(self) -> None:
+        """Pass by all that stand exactly as the node that came last."""
+        self._next = None
+
+
+def _fill(roster: Roster, slots: Slots, places: int, too_late: str) -> tuple[tuple[str, ...], str, bool]:
     """Fill free slots; a node that is out of service already takes none that it does not hold."""
     started: list[str] = []
     waiting_for = ""
-    for name, member in ready.items():
+    queue = _Queue(roster, Stand.STAGED, slots)
+    for name, member in queue:
         if len(started) >= places - slots.going:
             return tuple(started), "max_parallel", False
         if too_late and not member.ours:
@@ -161,6 +196,7 @@ def _fill(
         full = "" if member.out else slots.full(member)
         if full:
             waiting_for = waiting_for or full
+            queue.leave_out()
             continue
         started.append(name)
         if not member.out:

@@ -16,27 +16,15 @@ from fleetdrv import daemons, names, neighbours, ownership, pods
 from fleetdrv.attempts import Counting
 from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, drain, preflight, wait_for
-from fleetdrv.errors import Conflict, Forbidden, NodeRefused, NotFound, Permanent, Transient
+from fleetdrv.errors import Conflict, Forbidden, NodeRefused, NotFound, NotOurs, OnHold, Transient
 from fleetdrv.ownership import Kind, Object, Patch
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from fleetdrv.records import Cordon, Result
 from fleetdrv.standing import Standing, last_result, standing_of
 from fleetdrv.swap import swap_node
 
 Check: TypeAlias = Callable[[], None]
 Tell: TypeAlias = Callable[[str], None]
-
-
-class HandsOff(Permanent):
-    """No further step may be taken on the node. The next look says what becomes of it."""
-
-
-class NotOurs(HandsOff):
-    """The node changed hands under way; nothing more may be done to it."""
-
-
-class OnHold(HandsOff):
-    """Somebody put a hold on the node under way."""
 
 
 class Service(Protocol):
@@ -104,6 +92,10 @@ class Service(Protocol):
         """Record a result on a node that was not taken out."""
         ...
 
+    def tell(self, result: Result) -> None:
+        """Let people know of a result that is not recorded. Best effort."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesNode:
@@ -119,6 +111,8 @@ class KubernetesNode:
     counting: Counting = field(default_factory=Counting)
     reason: str = ""
     """The operator's words; else the cordon says what is not as wanted."""
+    drivers: Collection[str] = ()
+    """Names of the pool's drivers: their labels go when the node is touched, and come back verified."""
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -218,7 +212,9 @@ class KubernetesNode:
 
         def decide(node: Object) -> Patch | None:
             record = self._untroubled(node, step, run)
-            return None if record.touched and record.step == step else ownership.touched_patch(node, record, step)
+            if record.touched and record.step == step:
+                return None
+            return ownership.touched_patch(node, record, step, self.drivers)
 
         self._swap(step, decide)
 
@@ -270,6 +266,9 @@ class KubernetesNode:
             return {"metadata": {"annotations": {names.LAST_RESULT: text}}} if text else None
 
         self._swap("note", decide)
+
+    def tell(self, result: Result) -> None:
+        """To nobody."""
 
     def _ours(self, node: Object, step: str, run: str = "") -> Cordon:
         owner = ownership.state(node)

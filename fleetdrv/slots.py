@@ -123,26 +123,29 @@ def _domain(per: PerTopology, domain: str) -> str:
 
 
 class Slots:
-    """The free places of the pool and of each failure domain; outages of others count where the policy says so."""
+    """The free places of the pool and of each failure domain; outages of others count where the policy says so.
 
-    def __init__(self, members: Mapping[str, Member], pool: Pool, policy: Rollout, bound: int) -> None:
+    `members` says how many of the selected nodes stand in each way.
+    """
+
+    def __init__(self, members: Mapping[Member, int], pool: Pool, policy: Rollout, bound: int) -> None:
         self._pool, self._per, self._bound = pool, policy.max_unavailable_per, bound
         self._counted = counted = policy.foreign_outages == "count"
         self.going = 0
         """Nodes in outage now."""
         self._out = pool.ours_out + (pool.foreign_out if counted else 0)
         self._out_of: dict[str, int] = {}
-        for member in members.values():
+        for member, many in members.items():
             going = member.stand is Stand.IN_OUTAGE
-            self.going += going
+            self.going += many if going else 0
             if going or (member.out and (member.ours or counted)):
-                self.take(member)
+                self.take(member, many)
 
-    def take(self, member: Member) -> None:
-        """Give a place away."""
-        self._out += 1
+    def take(self, member: Member, many: int = 1) -> None:
+        """Give places away."""
+        self._out += many
         if self._per:
-            self._out_of[member.domain] = self._out_of.get(member.domain, 0) + 1
+            self._out_of[member.domain] = self._out_of.get(member.domain, 0) + many
 
     def full(self, member: Member) -> str:
         """Say why there is no place for a node that serves."""

@@ -32,6 +32,8 @@ class Standing:
     """The job that was about to be sent when the node was marked as touched."""
     began: str = ""
     """The same when it was marked first under this cordon, by whatever run."""
+    since: str = ""
+    """ISO 8601: when the cordon was set, by whatever run, when ours."""
     out: bool = False
     """Takes no new pods: cordoned by anybody, or not Ready."""
     reason: str = ""
@@ -56,6 +58,7 @@ def standing_of(node: Object, pool: str) -> Standing:
         touched=record is not None and record.touched,
         step=record.step if record else "",
         began=record.began if record else "",
+        since=record.since if record else "",
         out=ownership.unschedulable(node) or not ready,
         reason=reason,
         held=owner.held or "",

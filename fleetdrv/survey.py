@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 from fleetdrv.crew import Crew
-from fleetdrv.endings import of_error
+from fleetdrv.drive import Ending
+from fleetdrv.endings import Result, of_error
 from fleetdrv.errors import FleetdrvError
-from fleetdrv.fleet import Result
 from fleetdrv.look import View
 from fleetdrv.records import RunRecord
 from fleetdrv.turn import Debt, Owed
@@ -47,6 +47,11 @@ def views_of(crew: Crew, seen: Seen) -> dict[str, View | str]:
         view = crew.drivers[name].view
         views[name] = str(came) if isinstance(came, FleetdrvError) or view is None else view
     return views
+
+
+def unseen_endings(seen: Seen) -> tuple[Ending, ...]:
+    """Return the endings of the nodes that could not be looked at."""
+    return tuple(of_error(n, came, early=True) for n, came in seen.items() if isinstance(came, FleetdrvError))
 
 
 def owes_something(seen: Seen) -> bool:

@@ -31,13 +31,16 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "reason": ("", "why, for whoever looks at the pool"),
     "ask_sudo_password": (False, "ask once for the password with which sudo makes the log-in user root"),
     "sudo_password_file": ("", "file with that password, mode 0600; or a descriptor in FLEETDRV_SUDO_PASSWORD_FD"),
+    "metrics_file": ("", "write Prometheus metrics to this .prom file, for node_exporter; one file for a pool"),
+    "pushgateway": ("", "URL of a Prometheus Pushgateway that gets the same metrics"),
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
 _POSITIONAL = ("playbook", "pool", "node", "action")
 _SUDO = ("ask_sudo_password", "sudo_password_file")
 _LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", *_SUDO)
-_CHANGE = (*_LOOK, "yes", "reason", "upgrade")
+_METRICS = ("metrics_file", "pushgateway")
+_CHANGE = (*_LOOK, *_METRICS, "yes", "reason", "upgrade")
 _ORDER = ("context", "json", "reason")
 
 
@@ -123,7 +126,7 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
-@_command(*_LOOK)
+@_command(*_LOOK, *_METRICS)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.
 
@@ -134,14 +137,15 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
-@_command(*_LOOK, "reason")
+@_command(*_LOOK, *_METRICS, "reason")
 def remediate(options: Any, playbook: str) -> int:
     """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
 
     A node that failed is tried again after a while, at most as often as the playbook's `remediate` says, until
     the playbook changes or somebody types `apply`. No output where all is well. With --quiet only what is new
     since the last time: a node that is given up is told of once, while the exit code stays 4 until it is mended.
-    A pool that somebody else drives is left alone (exit code 0), a paused one too (5).
+    A pool that somebody else drives is left alone (exit code 0), a paused one too (5), and so is one that was
+    rolled back from this very playbook (5).
     """
     from fleetdrv import commands
 
@@ -214,6 +218,22 @@ def trust(options: Any) -> int:
     from fleetdrv import trust
 
     return trust.trust(options)
+
+
+@_command(
+    *("inventory", "limit", "context", *_METRICS),
+    print="systemd (units), cron (a line) or cronjob (Kubernetes objects)",
+    every="minutes between two starts: 5, 10, 15, 20, 30 or 60",
+    image="for cronjob: an image with fleetdrv and kubectl",
+)
+def schedule(options: Any, playbook: str, print: str = "", every: int = 15, image: str = "") -> int:
+    """Print what starts `remediate` again and again; it installs nothing.
+
+    Paths become absolute, and all are quoted as systemd, cron or Kubernetes read them.
+    """
+    from fleetdrv import scheduler
+
+    return scheduler.show(options, playbook, print, every, image)
 
 
 @_command(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 
@@ -27,3 +27,28 @@ class Timing:
     monotonic: Callable[[], float] = steady_clock
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = utc_now
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by phase, one phase at a time; a phase that comes again is added up.
+
+    >>> times = iter((0.0, 2.0, 5.0, 6.0))
+    >>> watch = Stopwatch(lambda: next(times))
+    >>> for phase in ("drain", "look", "drain", ""):
+    ...     watch.enter(phase)
+    >>> dict(watch.seconds)
+    {'drain': 3.0, 'look': 3.0}
+    """
+
+    now: Callable[[], float]
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str = ""
+    _since: float = 0.0
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase and end the one before; with "" none begins."""
+        now = self.now()
+        if self._phase:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now

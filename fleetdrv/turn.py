@@ -18,6 +18,9 @@ from fleetdrv.model import Job, JobState
 from fleetdrv.phases import Phase, gave_up, last_job, next_job, nothing_before, number_of
 from fleetdrv.plan import NodePlan, Outcome
 
+OTHER_APT = 86
+"""Exit code of apt_ready.sh: another apt or dpkg is at work. That is nobody's failure."""
+
 
 class Grip(StrEnum):
     """Who holds the node, in the words of ownership.py, boiled down to what a debt depends on."""
@@ -64,6 +67,8 @@ class Verdict(StrEnum):
     LEFT_OUT = "failed, left out of service"
     LOST = "failed, taken over by somebody else"
     UNREACHABLE = "unreachable"
+    UNSEEN = "unseen"
+    """It could not be looked at: log-in refused, facts unreadable, no answer about its Node. Untouched."""
     REFUSED = "refused"
     """Nothing proves which machine its Node is, or it has none. Nothing was touched; it spends no budget."""
     DEFERRED = "not tried again yet"
@@ -208,8 +213,9 @@ def _way_on(sight: Sight) -> Owed:
     if sight.plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
     if outage is not None and (why := gave_up(sight, Phase.OUTAGE)):
-        if outage.exit_code == _AS_IT_WAS and nothing_before(sight, outage, sight.began):
-            return Owed(debt=Debt.RETURN, job=outage.id, verdict=Verdict.FAILED, why=f"{why}; all is as it was")
+        if outage.exit_code in _AS_IT_WAS and nothing_before(sight, outage, sight.began):
+            verdict = _AS_IT_WAS[outage.exit_code]
+            return Owed(debt=Debt.RETURN, job=outage.id, verdict=verdict, why=f"{why}; all is as it was")
         return _roll_back(sight, outage, why)
     if outage is not None and outage.state is JobState.DONE:
         return _roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
@@ -237,7 +243,7 @@ them."""
 _KEPT_BY_OTHERS = {81, 82}
 """Of stage programs too: somebody else's dpkg was interrupted, a package is held by somebody else."""
 
-_AS_IT_WAS = 83
+_AS_IT_WAS = {83: Verdict.FAILED, OTHER_APT: Verdict.BLOCKED}
 """Of an outage's program: it failed, and neither it nor a step of its job before it has left anything changed.
 What an earlier job has left, or an earlier run that was taken over, it cannot know."""
 

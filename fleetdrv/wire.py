@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,20 +15,20 @@ LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{names.LEASE_NAMESPACE}/lease
 """Collection of the pools' Leases."""
 
 
-def event_body(node: Object, reason: str, message: str, *, warning: bool, now: datetime) -> dict[str, Any]:
-    """Return a core/v1 Event about a Node; those live in the namespace `default`."""
-    metadata = node["metadata"]
+def event_body(
+    node: str, reason: str, message: str, *, key: str, warning: bool, now: datetime
+) -> dict[str, Any]:
+    """Return a core/v1 Event about a Node; those live in the namespace `default`.
+
+    `uid` is the node's name, as kubelets write it: `kubectl describe node` (kubernetes/kubectl, describe.go) looks
+    for that, and older ones for nothing else. The name follows from `key`: one occasion cannot be told twice.
+    """
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{metadata['name']}.", "namespace": "default"},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "name": metadata["name"],
-            "uid": metadata.get("uid", ""),
-        },
+        "metadata": {"name": _event_name(node, f"{reason} {key}"), "namespace": "default"},
+        "involvedObject": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node},
         "reason": reason,
         "message": message[:1024],
         "type": "Warning" if warning else "Normal",
@@ -38,6 +39,12 @@ def event_body(node: Object, reason: str, message: str, *, warning: bool, now: d
         "reportingComponent": names.FIELD_MANAGER,
         "reportingInstance": "",
     }
+
+
+def _event_name(node: str, occasion: str) -> str:
+    """Return a DNS subdomain; a node's name alone may be as long as that may be (253 characters)."""
+    digest = hashlib.sha256(f"{node} {occasion}".encode()).hexdigest()[:16]
+    return f"{node[: 253 - len(digest) - 1].rstrip('.-')}.{digest}"
 
 
 def without_images(node: Mapping[str, Any]) -> Object:

@@ -322,8 +322,12 @@ class RealWorld(World):
         )
 
     def cordon(self, name: str, *, lift: bool = False) -> None:
-        argv = [KUBECTL, f"--kubeconfig={self._kubeconfig}", "uncordon" if lift else "cordon", name]
-        subprocess.run(argv, check=True, capture_output=True, timeout=60)
+        self.kubectl("uncordon" if lift else "cordon", name)
+
+    def kubectl(self, *words: str) -> str:
+        """Run kubectl as the administrator; return what it prints."""
+        argv = [KUBECTL, f"--kubeconfig={self._kubeconfig}", *words]
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def throttle(self, count: int) -> None:
         if self._front is None:

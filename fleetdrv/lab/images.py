@@ -39,7 +39,7 @@ _KERNELS = {
     "cloud": ("linux-image-cloud-amd64", "linux-headers-cloud-amd64"),
     "generic": ("linux-image-amd64", "linux-headers-amd64"),
 }
-_OFFERED = ("acpi-call-dkms", "v4l2loopback-dkms", "rdma-core", "ibverbs-utils")
+_OFFERED = ("acpi-call-dkms", "v4l2loopback-dkms", "rdma-core", "ibverbs-providers", "ibverbs-utils")
 """Not installed: in a repository inside the image, with what they need, for playbooks to install."""
 _FETCH = (
     'mkdir -p "$1/srv/packages/partial" && '

@@ -21,12 +21,21 @@ export LC_ALL
 
 is_kept() {
     [ -e "$home/current/packages" ] && [ "$(cat "$home/current/digest")" = "$digest" ] || return 1
-    [ "$(cat "$home/current/packages")" = "$pinned" ] && [ "$(cat "$home/current/kernels")" = "$kernels" ] &&
+    [ "$(cat "$home/current/packages")" = "$pinned" ] && [ "$(cat "$home/current/kernels")" = "$built" ] &&
         cmp -s "$wanted" "$home/current/wanted.json" || return 1
     for path in modprobe.d modules-load.d; do
         [ -e "/etc/$path/fleetdrv-$driver.conf" ] || [ -e "$home/current/$path.conf" ] || continue
         cmp -s "/etc/$path/fleetdrv-$driver.conf" "$home/current/$path.conf" || return 1
     done
+}
+
+# serves STATE: whether it has builds for a kernel that can boot. For one that came since, DKMS built by itself.
+serves() {
+    read -r its_kernels <"$1/kernels"
+    for kernel in $its_kernels; do
+        case " $kernels " in *" $kernel "*) return 0 ;; esac
+    done
+    return 1
 }
 
 # Links instead of copies: stage and good lie on one file system.
@@ -37,7 +46,7 @@ write_new() {
     rm -f "$new/digest" "$new/packages" "$new/kernels" "$new/hold" "$new/wanted.json" "$new"/*.conf
     printf '%s\n' "$digest" >"$new/digest"
     printf '%s\n' "$pinned" >"$new/packages"
-    printf '%s\n' "$kernels" >"$new/kernels"
+    printf '%s\n' "$built" >"$new/kernels"
     echo no >"$new/hold"
     for pin in $pinned; do
         package_state "${pin%%=*}"
@@ -65,11 +74,12 @@ main() {
     home=$fleetdrv/good/$driver
     mkdir -p "$home"
     source=$fleetdrv/stage/$key
-    # Nothing new was staged: what is kept serves again, when it is of these packages and kernels.
+    built=$kernels
+    # Nothing new was staged: what is kept of these packages serves again, for the kernels that it has builds for.
     for state in "$home/current" "$home/current/previous"; do
-        if [ ! -d "$source" ] && [ "$(cat "$state/packages" 2>/dev/null)" = "$pinned" ] &&
-            [ "$(cat "$state/kernels")" = "$kernels" ]; then
+        if [ ! -d "$source" ] && [ "$(cat "$state/packages" 2>/dev/null)" = "$pinned" ] && serves "$state"; then
             source=$(readlink -f "$state")
+            read -r built <"$state/kernels"
         fi
     done
     if is_kept; then
@@ -77,7 +87,7 @@ main() {
     elif [ -d "$source" ]; then
         write_new
         make_current "$home" "$new"
-        echo "$driver: $pinned for $kernels is kept as last known good"
+        echo "$driver: $pinned for $built is kept as last known good"
     else
         rm -f "$home/current"
         echo "$driver: the packages of $pinned are not here: nothing is kept, there is no rollback to it"

@@ -1,21 +1,22 @@
 #!/bin/sh
-# Ask, before an outage changes anything, whether apt could install now; change nothing.
+# Ask, before anything is changed, whether apt could install now; change nothing.
 #
 # What stage has found to be so may have changed since: another apt at work, dpkg interrupted, a hold, a disk
-# that filled up. Asked first, such a thing costs the node nothing but the wait.
+# that filled up. Asked before the cordon, and again first in the outage: a drain takes its time.
 #
 # Usage: apt_ready.sh DRIVER KEY NAME=VERSION…
 #   KEY            what apt_stage.sh has staged; where nothing is, only a hold or a repository is settled
-#   READY_SECONDS  in the environment: how long to wait for another apt or dpkg, 120 if not set
-# Exit: 0 it could · 64 usage · 83 it could not, as told; nothing was changed
+#   READY_SECONDS  in the environment: how long to wait for another apt or dpkg, 10 if not set. That does for
+#                  one that only looks; for one at work who asked may ask again, as long as the node serves.
+# Exit: 0 it could · 64 usage · 83 it could not, as told · 86 another apt or dpkg is at work
 # Needs: job.sh packages.sh apt.sh
 
 set -eu
 LC_ALL=C
 export LC_ALL
-. ./job.sh
-. ./packages.sh
-. ./apt.sh
+command -v job_state >/dev/null || . ./job.sh
+command -v package_state >/dev/null || . ./packages.sh
+command -v check_system >/dev/null || . ./apt.sh
 
 # What the staged packages will take, half as much again for dpkg's copies, must be free where they go.
 need_space() {
@@ -43,8 +44,8 @@ main() {
     shift 2
     waited=0
     while holder=$(lock_holder || :) && [ -n "$holder" ]; do
-        [ "$waited" -lt "${READY_SECONDS:-120}" ] ||
-            refuse "dpkg's lock is held by $holder, after $waited s"
+        [ "$waited" -lt "${READY_SECONDS:-10}" ] ||
+            die 86 "dpkg's lock is held by $holder, after $waited s; nothing was changed"
         [ "$waited" -gt 0 ] || echo "waiting for $holder"
         waited=$((waited + 1)) && sleep 1
     done
@@ -54,4 +55,4 @@ main() {
     echo "$driver: apt can install"
 }
 
-main "$@"
+main "$@" </dev/null

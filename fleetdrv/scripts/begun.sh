@@ -9,8 +9,8 @@
 # package in a file and in signed lists it takes the one that is signed, from the network.
 no_lists() {
     mkdir -p "$own_apt/none/partial"
-    "$@" -o Dir::State::Lists="$own_apt/none" -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=- \
-        -o Dir::Cache="$own_apt/cache" -o Dir::Cache::pkgcache=
+    "$@" -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$own_apt/none" -o Dir::Cache="$own_apt/cache" -o Dir::Cache::pkgcache=
 }
 
 # What an earlier run of ours brought, if it was killed, is still new.

@@ -25,6 +25,7 @@ def test_from_files_without_a_compile_or_the_network(node: AptNode) -> None:
     assert ended.code == 0, ended.out + ended.err
     assert "Loading tarball for toy-1.1" in ended.out
     assert "Building initial module" not in ended.out
+    assert "W: " not in ended.out, "a warning that nobody can act on"
     assert node.call("dkms status") == f"toy/1.1, {node.kernel}, x86_64: installed\n"
     assert installed(node) == "hi 1.1"
     assert node.call("ls -A /usr/share/toy-dkms 2>/dev/null || echo gone") == "gone\n"
@@ -166,7 +167,7 @@ def test_apt_may_be_asked_before_anything_is_changed(node: AptNode) -> None:
         assert holder.stdout.readline() == "held\n"
         refused = node.run(*ready, READY_SECONDS="1")
         holder.wait(timeout=60)
-    assert refused.code == 83
+    assert refused.code == 86
     assert "dpkg's lock is held by process " in refused.reason
     node.call("mount -t tmpfs -o size=8m tmpfs /usr/lib/modules")
     full = node.run(*ready)
@@ -292,6 +293,22 @@ def test_what_was_kept_before_stays_as_it_was_when_the_same_packages_are_kept_ag
     node.call("cp -al $(readlink -f /var/lib/fleetdrv/good/toy/current) /was")
     assert node.run("apt_keep.sh", "toy", "two", *words).code == 0
     assert node.call("cat /was/digest /var/lib/fleetdrv/good/toy/current/digest") == "one\ntwo\n"
+
+
+def test_a_kernel_that_came_since_does_not_cost_what_is_kept(node: AptNode) -> None:
+    """DKMS built for it by itself, so nothing is staged; what is kept serves for the kernels that it is for."""
+    node.bring_to("toy-dkms=1.0")
+    keep = ("apt_keep.sh", "toy")
+    assert node.run(*keep, "one", "payload/wanted", "first", "toy-dkms=1.0", "--", node.kernel).code == 0
+    pins = ("payload/wanted", "-", "toy-dkms=1.0", "--")
+    for _ in range(2):
+        kept = node.run(*keep, "two", *pins, node.kernel, "9.9-new")
+        assert (kept.code, "there is no rollback" in kept.out) == (0, False), kept.out
+    states = [record[:3] for record in node.probe("driver", "toy") if record[0] in ("good", "former")]
+    assert states == [["good", "toy", "two"], ["former", "toy", "one"]]
+    assert node.run("apt_restore.sh", "toy").code == 0
+    assert node.run(*keep, "three", *pins, "9.9-new").code == 0
+    assert node.run("apt_restore.sh", "toy").code == 72, "of what is for no kernel that can boot nothing is kept"
 
 
 def test_nothing_kept_nothing_restored(node: AptNode) -> None:

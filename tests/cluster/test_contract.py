@@ -361,15 +361,38 @@ def test_a_lease_without_version_or_that_is_gone_is_not_replaced(world: World) -
 
 def test_an_event_stands_on_the_node(world: World) -> None:
     name = world.node()
-    world.cluster.record_event(world.cluster.node(name), "FleetdrvCordoned", "run r1: nvidia 1.0 to 1.1")
+    told = (name, "DriverCordoned", "run r1: nvidia 1.0 to 1.1")
+    world.cluster.record_event(*told, key="r1")
+    with pytest.raises(Conflict):
+        world.cluster.record_event(*told, key="r1")
     # The real control plane tells of new nodes too, in its own time.
     (event,) = (e for e in world.events(name) if e["source"]["component"] == names.FIELD_MANAGER)
     assert (event["reason"], event["type"], event["involvedObject"]["kind"]) == (
-        "FleetdrvCordoned",
+        "DriverCordoned",
         "Normal",
         "Node",
     )
     assert event["message"] == "run r1: nvidia 1.0 to 1.1"
+    world.cluster.record_event(*told, key="r2", warning=True)
+    ours = [e for e in world.events(name) if e["source"]["component"] == names.FIELD_MANAGER]
+    assert sorted(e["type"] for e in ours) == ["Normal", "Warning"]
+
+
+def test_describe_shows_an_event_of_a_node_with_the_longest_name(real_world: RealWorld) -> None:
+    """What kubectl's describe selects by is kubectl's secret; so it is asked."""
+    name = ".".join(["n" * 59, *["n" * 60] * 2, f"{'n' * 30}-{real_world.tag}"])
+    name = f"{'n' * (253 - len(name) - 1)}.{name}"
+    real_world.create(node_object(name, {"test": real_world.tag}))
+    assert len(name) == 253
+    for each, reason in enumerate(("DriverCordoned", "DriverInstalled", "DriverUncordoned")):
+        real_world.cluster.record_event(name, reason, f"message {each}", key="r1")
+    shown = real_world.kubectl("describe", "node", name).partition("\nEvents:")[2]
+    rows = sorted(line.split() for line in shown.splitlines() if " fleetdrv " in line)
+    assert [(row[0], row[1], row[-2], row[-1]) for row in rows] == [
+        ("Normal", "DriverCordoned", "message", "0"),
+        ("Normal", "DriverInstalled", "message", "1"),
+        ("Normal", "DriverUncordoned", "message", "2"),
+    ]
 
 
 def test_every_write_is_counted_once_and_nothing_else(world: World) -> None:
@@ -386,7 +409,7 @@ def test_every_write_is_counted_once_and_nothing_else(world: World) -> None:
     world.cluster.evict(pod, dry_run=False)
     lease = world.cluster.create_lease(unheld(world.pool))
     world.cluster.replace_lease(lease)
-    world.cluster.record_event(node, "Test", "message")
+    world.cluster.record_event(name, "Test", "message", key="r1")
     assert world.effects.api_writes == 6
     assert set(world.effects.by_target) == {
         f"node/{name}",

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from fleetdrv import names, ownership, pods
-from fleetdrv.errors import NotFound, Permanent
+from fleetdrv.errors import NotFound, NotOurs, Permanent
 from fleetdrv.ownership import Kind
-from fleetdrv.playbook import Drain, Operand
+from fleetdrv.policy import Drain, Operand
 from fleetdrv.records import Result
-from fleetdrv.service import KubernetesNode, NotOurs
+from fleetdrv.service import KubernetesNode
 from tests.cluster.test_drain import Bystander
 from tests.fixtures_cluster import World, eventually
 

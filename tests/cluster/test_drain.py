@@ -8,7 +8,7 @@ import pytest
 
 from fleetdrv.drain import Hands, drain, preflight, wait_for
 from fleetdrv.errors import Permanent, Stopped, Transient
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from tests.fixtures_cluster import FakeWorld, World
 
 APP = {"app": "x"}

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from fleetdrv import holds, names, orders, ownership
 from fleetdrv.cluster import Cluster
 from fleetdrv.crew import Options
-from fleetdrv.errors import InputError, Refused
+from fleetdrv.errors import InputError, NotOurs, OnHold, Refused
 from fleetdrv.lease import unheld
 from fleetdrv.ownership import Kind
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from fleetdrv.records import Hold, Result
-from fleetdrv.service import KubernetesNode, NotOurs, OnHold
+from fleetdrv.service import KubernetesNode
 from fleetdrv.swap import swap_node
 from fleetdrv.turn import Grip
 from tests.cluster.examples import cordon

@@ -20,7 +20,7 @@ from fleetdrv.errors import Forbidden
 from fleetdrv.kubectl import Proxy
 from fleetdrv.lab import controlplane
 from fleetdrv.ownership import Object
-from fleetdrv.playbook import Drain
+from fleetdrv.policy import Drain
 from tests.cluster.front import Front, Maintained
 from tests.cluster.test_daemons import Stage
 from tests.fixtures_cluster import FakeWorld, RealWorld, World

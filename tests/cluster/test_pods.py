@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fleetdrv import pods
-from fleetdrv.playbook import Drain
 from fleetdrv.pods import Eviction, Fate, Verdict
+from fleetdrv.policy import Drain
 from tests.fixtures_cluster import pod_object
 
 OWNER = {"kind": "ReplicaSet", "name": "r", "uid": "1", "controller": True}

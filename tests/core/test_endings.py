@@ -9,8 +9,8 @@ import pytest
 
 from fleetdrv import survey
 from fleetdrv.crew import Crew
-from fleetdrv.endings import of_error, stand_of
-from fleetdrv.errors import LinkLost, NodeRefused, Permanent, Refused, Unreachable
+from fleetdrv.endings import of_error, stand_of, unseen
+from fleetdrv.errors import ClusterError, LinkLost, NodeRefused, Permanent, Refused, Unreachable
 from fleetdrv.records import RunRecord
 from fleetdrv.slots import Stand
 from fleetdrv.turn import Debt, Owed, Verdict
@@ -25,6 +25,22 @@ def test_who_is_silent_before_any_touch_is_unreachable_and_later_failed(error: E
     assert of_error("n0", error, early=False).verdict is Verdict.FAILED
 
 
+UNSEEN = (
+    Permanent("n0", "connect", "root@n0: the host's key changed"),
+    Permanent("n0", "probe", "cannot be read"),
+    ClusterError("GET /api/v1/nodes/n0: 500"),
+)
+
+
+@pytest.mark.parametrize("error", UNSEEN)
+def test_who_cannot_be_looked_at_has_not_failed_a_change(error: Exception) -> None:
+    assert of_error("n0", error, early=True).verdict is Verdict.UNSEEN
+    assert stand_of(Verdict.UNSEEN) is Stand.UNREACHABLE
+    assert of_error("n0", error, early=False).verdict is Verdict.FAILED
+    assert unseen({"n0": error, "n1": CONVERGED, "n2": MISSING}) == ["n0"]
+    assert of_error("n0", Permanent("n0", "stage", "job taken"), early=True).verdict is Verdict.FAILED
+
+
 def test_a_refusal_of_one_node_is_no_failure_before_any_touch() -> None:
     error = NodeRefused("n0: no such Node")
     assert of_error("n0", error, early=True).verdict is Verdict.REFUSED
@@ -37,7 +53,7 @@ def test_an_error_keeps_its_words_and_its_own_remedy() -> None:
     error = Permanent("n0", "probe", "cannot be read", evidence="line 3", remedy="mend it")
     ending = of_error("n0", error, early=True, remedy="again")
     said = (ending.node, ending.verdict, ending.why, ending.evidence, ending.remedy)
-    assert said == ("n0", Verdict.FAILED, "probe: cannot be read", "line 3", "mend it")
+    assert said == ("n0", Verdict.UNSEEN, "probe: cannot be read", "line 3", "mend it")
     assert of_error("n0", Permanent("n0", "probe", "x"), early=True, remedy="again").remedy == "again"
     assert of_error("n0", OSError("disk full"), early=True, remedy="again").why == "disk full"
 

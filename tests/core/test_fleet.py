@@ -14,6 +14,7 @@ import pytest
 
 from fleetdrv.alone import LoneLock
 from fleetdrv.drive import Ending
+from fleetdrv.endings import Result as RollResult
 from fleetdrv.errors import (
     ClusterAway,
     ClusterError,
@@ -26,7 +27,6 @@ from fleetdrv.errors import (
 )
 from fleetdrv.events import Event
 from fleetdrv.fleet import Fleet
-from fleetdrv.fleet import Result as RollResult
 from fleetdrv.model import Fault
 from fleetdrv.policy import MaintenanceWindow, PerTopology
 from fleetdrv.records import Result, RunRecord
@@ -54,6 +54,7 @@ class Node:
     cordoned: bool = False
     domain: str = ""
     seconds_out: float | None = None
+    taken_over: bool = False
     looks: Owed | Exception = CONVERGED
     """What a look after the soak finds."""
     faults: tuple[Fault, ...] = ()
@@ -79,7 +80,10 @@ class Node:
             raise Permanent(self.name, "outage", "the job could not be started")
         self.cordoned = False
         self.view = a_view()
-        return Ending(node=self.name, verdict=Verdict.CHANGED, seconds_out=self.seconds_out)
+        seconds = self.seconds_out
+        return Ending(
+            node=self.name, verdict=Verdict.CHANGED, seconds_out=seconds, taken_over=self.taken_over
+        )
 
     def look(self, run: str) -> Owed:
         del run
@@ -156,6 +160,7 @@ class World:
         *,
         seen: Mapping[str, Any] | None = None,
         stop_after_canary: bool = False,
+        expected: Mapping[str, float] | None = None,
         **policy: Any,
     ) -> RollResult:
         fleet = Fleet(
@@ -169,6 +174,7 @@ class World:
             wall=lambda: START + timedelta(seconds=self.seconds),
             stop_after_canary=stop_after_canary,
             away=self.ways_gone,
+            expected=expected or {},
             sleep=self.sleep,
         )
         fleet.meet({**dict.fromkeys(self.nodes, OUTAGE), **(seen or {})})
@@ -432,6 +438,16 @@ def test_a_window_that_leaves_no_time_ends_the_run_and_says_when_the_next_one_op
     assert shut.stopped == "waiting for the maintenance window, which opens Thu 2026-11-26 12:00 UTC"
 
 
+def test_an_outage_that_lay_there_half_the_night_says_nothing_of_the_next_ones() -> None:
+    world = a_world(False, False)
+    for node in world.nodes.values():
+        node.seconds_out, node.taken_over = 20_000, True
+    result = world.roll(maintenance_window=NIGHT, expected_seconds=1000)
+    assert (result.stopped, result.waiting) == ("", ())
+    assert world.lock.record.outage_seconds == 0
+
+
+
 def test_nodes_of_one_domain_go_one_after_the_other() -> None:
     world = a_world(False, False, False, True)
     for node in world.nodes.values():
@@ -472,6 +488,31 @@ def test_who_is_silent_is_unreachable_unless_we_had_cordoned_him(error: Exceptio
     world.roll(seen={"n0": error}, max_failures=5, max_unreachable=5, max_unavailable=2)
     record = world.lock.record
     assert (record.failed, record.unreachable) == ((("n0",), ()) if ours else ((), ("n0",)))
+
+
+def test_a_node_that_cannot_be_read_does_not_keep_the_others_from_being_mended() -> None:
+    world = a_world(False, False)
+    result = world.roll(seen={"n0": Permanent("n0", "probe", "cannot be read")}, max_unreachable=1)
+    assert {ending.node: ending.verdict for ending in result.endings} == {
+        "n0": Verdict.UNSEEN,
+        "n1": Verdict.CHANGED,
+    }
+    assert (world.lock.record.failed, world.lock.record.unreachable) == ((), ("n0",))
+
+
+def test_an_interrupt_counts_though_the_run_was_ending_already() -> None:
+    world = a_world(False, False)
+    world.lock.orders = lambda: "aborted by somebody"  # type: ignore[method-assign]
+    answers = iter([False])
+    result = world.roll(interrupted=lambda: next(answers, True))
+    assert (result.stopped, result.interrupted) == ("aborted by somebody", True)
+
+
+def test_who_took_longest_before_goes_out_first_once_the_canary_is_through() -> None:
+    world = a_world(False, False, False, False)
+    expected = {"n1": 10.0, "n2": 50.0, "n3": 300.0}
+    world.roll(expected=expected, canary=1, max_unavailable=1, max_parallel=1)
+    assert [event.node for event in world.said if event.phase == "end"] == ["n0", "n3", "n2", "n1"]
 
 
 def test_a_change_that_had_failed_before_this_controller_came_is_spent_before_anybody_starts() -> None:
@@ -542,3 +583,25 @@ def test_a_successor_counts_the_canaries_that_passed_before_he_came() -> None:
     result = world.roll(seen=seen, max_unavailable=5, stop_after_canary=True, **soak)
     assert [name for name, node in world.nodes.items() if node.performed] == ["n1"]
     assert result.stopped.startswith("the canaries came through")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DEFERRED, Verdict.GIVEN_UP])
+def test_a_node_that_failed_in_a_period_before_still_spends_the_budget(verdict: Verdict) -> None:
+    """Else a driver that fails wherever it goes takes one more node with it each time that cron comes."""
+    world = a_world(False, False, False)
+    last = Result(run="r0", digest="d", verdict=Verdict.ROLLED_BACK, finding="init", at="", attempts=1)
+    world.nodes["n0"].view = a_view(last=last)
+    waits = {"n0": Owed(debt=Debt.NOTHING, verdict=verdict, why="tried 1 of 3 times")}
+    result = world.roll(seen=waits, max_failures=0, max_unavailable=2)
+    assert result.stopped == "1 failed, max_failures is 0"
+    assert [node.prepared for node in world.nodes.values()] == [0, 0, 0]
+    assert world.lock.record.failed == ("n0",)
+    assert not world.roll(seen=waits, max_failures=1).stopped
+
+
+def test_what_never_fits_spends_nothing_in_a_later_period_either() -> None:
+    world = a_world(False, False)
+    last = Result(run="r0", digest="d", verdict=Verdict.INCOMPATIBLE, finding="no headers", at="")
+    world.nodes["n0"].view = a_view(last=last)
+    waits = {"n0": Owed(debt=Debt.NOTHING, verdict=Verdict.GIVEN_UP, why="incompatible")}
+    assert not world.roll(seen=waits, max_failures=0).stopped

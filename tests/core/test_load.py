@@ -484,6 +484,10 @@ def test_a_drain_with_filters_and_operands_is_read(tmp_path: Path) -> None:
             "maintenance_window: {start: '22:00', end: '22:10'}",
             "9: rollout: no maintenance window is as long as expected_seconds, 900",
         ),
+        (
+            "maintenance_window: {start: '22:00', end: '23:00'}\ndrain: {timeout_seconds: 3600}",
+            "1: the file: no maintenance window is as long as the 3900 s that an outage may take, by drain",
+        ),
         ("staging: 0", "10: rollout.staging: "),
         ("expected_seconds: 0", "10: rollout.expected_seconds: "),
     ],

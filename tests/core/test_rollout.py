@@ -17,7 +17,7 @@ from fleetdrv.policy import MaintenanceWindow, PerTopology, Rollout
 from fleetdrv.rollout import Admission, Progress, admit
 from fleetdrv.slots import Domain, Member, Pool, Stand, limits
 from fleetdrv.windows import Room
-from tests.core.factories import a_policy
+from tests.core.factories import a_playbook, a_policy
 from tests.core.world import OPEN, Node, World
 
 WAITING, STAGING, STAGED = (
@@ -371,6 +371,26 @@ def test_an_outage_starts_only_if_it_is_expected_to_end_in_the_window() -> None:
         "an outage is expected to take 600 s"
     )
     assert within(STAGED, left=599.9, expected_seconds=500).outage == ("n0",)
+
+
+@given(
+    drain=st.integers(1, 86400),
+    waits=st.lists(st.integers(1, 86400), max_size=3),
+    expected=st.integers(1, 3600),
+    spare=st.integers(-2, 2),
+)
+def test_whoever_starts_has_time_for_the_longest_drain_and_for_the_driver(
+    drain: int, waits: list[int], expected: int, spare: int
+) -> None:
+    """A window bounds the finish, though nobody thought of one number when he changed the other."""
+    wait_for = tuple({"selector": "app=batch", "timeout_seconds": seconds} for seconds in waits)
+    book = a_playbook(
+        drain={"timeout_seconds": drain, "wait_for": wait_for}, rollout={"expected_seconds": expected, "canary": 0}
+    )
+    needed = max(expected, drain + max(waits, default=0) + 300)
+    left = Room(seconds_left=needed + spare, closes="04:00", opens="Sat 22:00", longest_seconds=10**6)
+    admission = admit({"n0": STAGED}, TEN, book.policy, PASSED, room=left)
+    assert bool(admission.outage) is (spare >= 0)
 
 
 def test_what_this_run_measured_makes_an_outage_longer_but_never_shorter_than_was_expected() -> None:

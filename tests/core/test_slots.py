@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import pytest
 
 from fleetdrv.policy import PerTopology, Rollout
@@ -54,6 +57,10 @@ def test_staging_has_a_width_of_its_own() -> None:
     assert limits(a_policy(max_parallel=3, staging=20), TEN)["staging"] == 20
 
 
+def counted(members: Mapping[str, Member]) -> Counter[Member]:
+    return Counter(members.values())
+
+
 def zoned(share: int | str = 1, **more: object) -> Rollout:
     per = PerTopology(label=ZONE, max_unavailable=share)
     return a_policy(max_unavailable_per=per, **{"max_unavailable": 9, **more})
@@ -91,7 +98,7 @@ def test_a_member_stands_in_its_cluster_as_was_seen_last() -> None:
 
 
 def test_a_domain_is_full_by_nodes_in_outage_left_overs_and_outages_of_others() -> None:
-    slots = Slots({"n0": member("a", Stand.IN_OUTAGE), "n1": member("a")}, THREE, zoned(), 9)
+    slots = Slots(counted({"n0": member("a", Stand.IN_OUTAGE), "n1": member("a")}), THREE, zoned(), 9)
     assert slots.full(member("a")) == f"a slot in {ZONE}=a: 1 of 1 out of service"
     assert slots.full(member("b")) == f"a slot in {ZONE}=b: 1 of 1 out of service", "a node that we do not drive"
     assert slots.full(member("")) == ""
@@ -100,14 +107,14 @@ def test_a_domain_is_full_by_nodes_in_outage_left_overs_and_outages_of_others() 
     slots.take(member(""))
     assert slots.full(member("")) == f"a slot in nodes without {ZONE}: 1 of 1 out of service"
     for stand, ours in ((Stand.SETTLED, False), (Stand.FAILED, True), (Stand.WAITING, True)):
-        out = Slots({"n0": member("a", stand, out=True, ours=ours)}, THREE, zoned(), 9)
+        out = Slots(counted({"n0": member("a", stand, out=True, ours=ours)}), THREE, zoned(), 9)
         assert out.full(member("a"))
         assert out.going == 0
-    assert not Slots({"n0": member("a", Stand.DONE)}, THREE, zoned(), 9).full(member("a"))
+    assert not Slots(counted({"n0": member("a", Stand.DONE)}), THREE, zoned(), 9).full(member("a"))
 
 
 def test_a_share_of_a_domain_is_of_that_domain() -> None:
-    slots = Slots({"n0": member("a", Stand.IN_OUTAGE)}, THREE, zoned("50%"), 9)
+    slots = Slots(counted({"n0": member("a", Stand.IN_OUTAGE)}), THREE, zoned("50%"), 9)
     assert slots.full(member("a")) == ""
     for _ in range(4):
         slots.take(member("a"))
@@ -117,14 +124,15 @@ def test_a_share_of_a_domain_is_of_that_domain() -> None:
 def test_a_domain_that_ignores_outages_of_others_counts_our_own() -> None:
     policy = zoned(foreign_outages="ignore")
     members = {"n0": member("a", Stand.SETTLED, out=True)}
-    assert Slots(members, THREE, policy, 9).full(member("a")) == ""
-    assert Slots(members, THREE, policy, 9).full(member("b")) == ""
-    assert Slots({"n0": member("a", Stand.FAILED, out=True, ours=True)}, THREE, policy, 9).full(member("a"))
+    assert Slots(counted(members), THREE, policy, 9).full(member("a")) == ""
+    assert Slots(counted(members), THREE, policy, 9).full(member("b")) == ""
+    left_out = counted({"n0": member("a", Stand.FAILED, out=True, ours=True)})
+    assert Slots(left_out, THREE, policy, 9).full(member("a"))
 
 
 def test_the_pools_own_limit_holds_beside_those_of_its_domains() -> None:
     pool = Pool(size=10, foreign_out=1, domains={"a": Domain(size=5), "b": Domain(size=5, foreign_out=1)})
-    slots = Slots({"n0": member("a")}, pool, zoned(3), 2)
+    slots = Slots(counted({"n0": member("a")}), pool, zoned(3), 2)
     assert slots.full(member("a")) == ""
     slots.take(member("a"))
     assert slots.full(member("a")) == "a slot: 2 of 2 out of service"

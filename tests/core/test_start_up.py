@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("paramiko", "fabric", "pydantic", "httpx", "rich", "cryptography", "fleetdrv.crew", "fleetdrv.lab")
+HEAVY = (
+    *("paramiko", "fabric", "pydantic", "httpx", "rich", "cryptography", "prometheus_client"),
+    *("fleetdrv.crew", "fleetdrv.lab"),
+)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["--complete", "--", "fleetdrv pl"]])
@@ -20,3 +23,9 @@ def test_help_and_completion_import_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr.strip() == "[]"
     assert done.stdout.strip()
+
+
+def test_metrics_cost_nothing_where_nobody_wants_them() -> None:
+    asked = "import sys; import fleetdrv.commands; print('prometheus_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"

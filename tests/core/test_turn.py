@@ -14,7 +14,7 @@ from fleetdrv.compare import Difference, Layer
 from fleetdrv.model import Job, JobState
 from fleetdrv.phases import MAX_INTERRUPTED, Phase, job_id
 from fleetdrv.plan import NodePlan, Outcome, Step
-from fleetdrv.turn import Bar, Debt, Grip, Owed, Sight, Verdict, owed
+from fleetdrv.turn import OTHER_APT, Bar, Debt, Grip, Owed, Sight, Verdict, owed
 from tests.core.factories import a_job
 from tests.core.strategies import pick
 
@@ -869,6 +869,9 @@ def test_an_outage_that_left_all_as_it_was_ends_as_the_node_was_found(has_good: 
     due = owed(in_outage(CHANGE, AS_IT_WAS, began=AS_IT_WAS.id, has_good=has_good))
     assert (due.debt, due.verdict, due.job) == (Debt.RETURN, Verdict.FAILED, AS_IT_WAS.id)
     assert due.why == f"apt: install: exit 83 (job {AS_IT_WAS.id}); all is as it was"
+    taken = replace(AS_IT_WAS, exit_code=OTHER_APT)
+    due = owed(in_outage(CHANGE, taken, began=taken.id, has_good=has_good))
+    assert (due.debt, due.verdict) == (Debt.RETURN, Verdict.BLOCKED), "another apt at work is no failure"
     finished = in_outage(CONVERGED, AS_IT_WAS, began=AS_IT_WAS.id, has_good=has_good)
     assert owed(finished).debt is Debt.FINISH
     rollback = a_job(f"{RUN}.rollback.1", code=83, step="apt: back")

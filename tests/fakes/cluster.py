@@ -52,6 +52,8 @@ class FakeCluster:
         """So many evictions are answered with 429, as the API does when it is overloaded."""
         self.blind = False
         """This user may not read other programs' objects."""
+        self.deaf = False
+        """This user may not create Events."""
         self._lock = threading.RLock()
         self._versions = itertools.count(1)
         self._objects: dict[Key, dict[str, Any]] = {}
@@ -123,9 +125,14 @@ class FakeCluster:
             self._at_version("Lease", names.LEASE_NAMESPACE, name, version)
             return self._store(copy.deepcopy(dict(lease)))
 
-    def record_event(self, node: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        with self._write(f"node/{node['metadata']['name']}", "POST Event"):
-            self.events.append(event_body(node, reason, message, warning=warning, now=datetime.now(UTC)))
+    def record_event(self, node: str, reason: str, message: str, *, key: str, warning: bool = False) -> None:
+        with self._write(f"node/{node}", "POST Event"):
+            if self.deaf:
+                raise Forbidden("POST events: may not create them (HTTP 403)")
+            event = event_body(node, reason, message, key=key, warning=warning, now=datetime.now(UTC))
+            if any(event["metadata"]["name"] == other["metadata"]["name"] for other in self.events):
+                raise Conflict(f"event {event['metadata']['name']}: already exists")
+            self.events.append(event)
 
     # ---- the rest of the world
 

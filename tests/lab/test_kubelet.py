@@ -129,3 +129,19 @@ def test_what_runs_in_a_pods_cgroup_ends_with_the_pod(
         file.touch()
     kubelet.end_processes("p-1")
     assert [name for name, file in files.items() if file.read_text()] == [folder]
+
+
+def test_what_runs_in_a_pod_that_is_gone_at_once_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod with no grace period is not seen on its way out: the API has it, and then it has not."""
+    monkeypatch.setattr(kubelet, "CGROUPS", tmp_path)
+    kill = tmp_path / "kubepods" / "burstable" / "podp1" / "cgroup.kill"
+    kill.parent.mkdir(parents=True)
+    cluster = Cluster([pod("Running")])
+    node = node_with(cluster)
+    node.turn()
+    assert not kill.exists()
+    cluster.pods = []
+    node.turn()
+    assert kill.read_text() == "1"

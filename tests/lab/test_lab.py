@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fleetdrv.lab import LabError, images, lab, machines, seed
 from fleetdrv.lab.machines import Machine
@@ -66,6 +67,13 @@ def test_an_image_with_the_usual_kernel_differs_in_its_kernel_only() -> None:
     assert set(cloud) - set(generic) == {"linux-image-cloud-amd64", "linux-headers-cloud-amd64"}
     assert set(generic) - set(cloud) == {"linux-image-amd64", "linux-headers-amd64"}
     assert len({images._digest(release) for release in images.RELEASES}) == len(images.RELEASES)
+
+
+def test_an_image_offers_what_the_playbooks_install() -> None:
+    books = [yaml.safe_load(path.read_text()) for path in (Path(__file__).parents[2] / "playbooks").glob("*.yaml")]
+    sources = [driver["apt"] for book in books for driver in book["drivers"] if "apt" in driver]
+    named = {name for source in sources if "repository" not in source for name in source["packages"]}
+    assert {"acpi-call-dkms", "ibverbs-providers"} <= named <= set(images._OFFERED)
 
 
 def test_boots_are_counted_by_what_the_console_says(tmp_path: Path) -> None:

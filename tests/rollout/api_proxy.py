@@ -100,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _point(method: str, path: str, body: bytes) -> Point:
     plain = path.partition("?")[0]
+    if plain.endswith("/events"):
+        told = json.loads(body)
+        return Point("api", told["involvedObject"]["name"], f"{method} {plain} {told['reason']}")
     return Point("api", plain.rpartition("/")[2], f"{method} {plain}{_said(body)}")
 
 

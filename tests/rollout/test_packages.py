@@ -230,23 +230,38 @@ def test_lists_that_have_expired_are_not_believed(fleet: AptFleet) -> None:
     assert fleet.bring("1.0").code == 0
 
 
-def test_in_the_outage_another_apt_is_waited_for_then_named(fleet: AptFleet) -> None:
-    """Between the stage and the outage somebody took dpkg's lock: nothing is changed, the node goes back."""
+_LOCKS = (
+    "use Fcntl; open F, q(>>), q(/var/lib/dpkg/lock-frontend) or die;"
+    " my $whole = pack(q(s s x4 q q i x4), F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $whole) or die; sleep 400"
+)
+_TAKE_LOCK = f"perl -e '{_LOCKS}' </dev/null >/dev/null 2>&1 9>&- &"
+
+
+def test_another_apt_is_waited_for_while_the_node_serves_then_named(fleet: AptFleet) -> None:
+    """Between the stage and the outage somebody took dpkg's lock: the node is never cordoned."""
     first = next(iter(fleet.nodes.values()))
     hook = first.folder / "bin/apt-get"
-    lock = (
-        "use Fcntl; open F, q(>>), q(/var/lib/dpkg/lock-frontend) or die;"
-        " my $whole = pack(q(s s x4 q q i x4), F_WRLCK, 0, 0, 0, 0); fcntl(F, F_SETLK, $whole) or die; sleep 400"
-    )
     # Once the packages were downloaded the lock is taken, for longer than anybody waits.
-    hook.write_text(
-        '#!/bin/sh\n/usr/bin/apt-get "$@" || exit\ncase "$*" in *download*) '
-        f"perl -e '{lock}' </dev/null >/dev/null 2>&1 9>&- & ;; esac\n"
-    )
+    hook.write_text(f'#!/bin/sh\n/usr/bin/apt-get "$@" || exit\ncase "$*" in *download*) {_TAKE_LOCK} ;; esac\n')
     hook.chmod(0o755)
-    ended = fleet.bring("1.0", "--limit", first.name, code=4)
-    assert "dpkg's lock is held by process" in ended.out
-    assert "nothing was changed" in ended.out
+    ended = fleet.bring("1.0", "--limit", first.name, code=5)
+    assert "blocked: apt cannot install now: dpkg's lock is held by process" in ended.out
+    assert "waiting while the node serves: dpkg's lock is held by process" in ended.errors
+    assert " cordon " not in ended.errors
+    assert fleet.packages() == {"none"}
+    assert fleet.is_sound()
+
+
+def test_an_apt_that_came_in_the_drain_costs_the_node_only_a_moment(fleet: AptFleet) -> None:
+    """Whoever took dpkg's lock after the cordon is no failure of the node: nothing is changed, it goes back."""
+    first = next(iter(fleet.nodes.values()))
+    ask = first.folder / "bin/df"  # apt_ready.sh alone asks for /usr, once it has seen no lock
+    ask.write_text(f'#!/bin/sh\ncase "$*" in *" /usr") {_TAKE_LOCK} ;; esac\nexec /bin/df "$@"\n')
+    ask.chmod(0o755)
+    ended = fleet.bring("1.0", "--limit", first.name, code=5)
+    assert f"{first.name}: blocked" in ended.out
+    assert "may apt install now?: exit 86" in ended.out
+    assert "after 10 s; nothing was changed" in ended.out
     assert fleet.packages() == {"none"}
     assert fleet.is_sound()
 

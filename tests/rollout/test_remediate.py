@@ -97,6 +97,20 @@ def test_a_node_that_failed_waits_for_its_time(fleet: SimFleet) -> None:
     assert remediate(fleet, book(fleet, "1.0"), "--quiet").out == "", "another wanted state has its own count"
 
 
+def test_a_spent_budget_stays_spent_when_cron_comes_again(fleet: SimFleet) -> None:
+    """Its init fails on whatever node: one is tried, not one more in each period."""
+    fleet.apply("1.0")
+    path = book(fleet, "1.3", backoff=3600)
+    begun = {name: len(node.started("outage")) for name, node in fleet.nodes.items()}
+    mails = [remediate(fleet, path, "--quiet", code=5).out for _ in range(3)]
+    tried = sorted(len(node.started("outage")) - begun[name] for name, node in fleet.nodes.items())
+    assert tried == [0, 1]
+    assert "stopped: 1 failed, max_failures is 0" in mails[0]
+    assert mails[1:] == ["", ""]
+    assert "1 failed, max_failures is 0" in remediate(fleet, path, code=5).out
+    assert remediate(fleet, book(fleet, "1.0"), "--quiet").out == "", "another wanted state has its own budget"
+
+
 def test_a_build_that_fails_is_counted_though_the_node_was_never_taken_out(fleet: SimFleet) -> None:
     fleet.apply("1.0")
     path = book(fleet, "1.2", attempts=2, max_failures=2)

@@ -72,6 +72,27 @@ def test_there_and_back_and_there_again(fleet: SimFleet) -> None:
     assert fleet.compiled() == compiled, "its build is in the controller's cache"
 
 
+def test_cron_does_not_bring_again_what_was_rolled_back(fleet: SimFleet) -> None:
+    """The playbook in cron's hands is still the one that was rolled back."""
+    fleet.apply("1.0")
+    fleet.apply("1.1")
+    rollback(fleet, "1.1")
+    book = ("remediate", str(fleet.playbook("1.1")), "-i", str(fleet.inventory))
+    fleet.points.arm(-1, Moment.BEFORE)
+    told = fleet.fleetdrv(*book, code=5)
+    assert "was rolled back from this playbook" in told.out
+    assert "fleetdrv apply" in told.out
+    assert fleet.fleetdrv(*book, "--quiet", code=5).out == ""
+    assert (fleet.writes(), serves(fleet, "1.0")) == ([], True)
+    first = next(iter(fleet.nodes.values()))
+    first.call("rmmod fleetdrv_toy")
+    fleet.fleetdrv("remediate", str(fleet.playbook("1.0")), *book[2:], code=0)
+    assert serves(fleet, "1.0"), "another wanted state is cron's to bring"
+    fleet.apply("1.1")
+    assert fleet.fleetdrv(*book, code=0).out == ""
+    assert serves(fleet, "1.1")
+
+
 def test_nothing_else_kept_is_named_and_nothing_is_touched(fleet: SimFleet) -> None:
     first, second = fleet.nodes
     fleet.apply("1.0", "-l", first)

@@ -81,7 +81,8 @@ def test_what_an_outage_cost_is_what_the_wire_saw(fleet: SimFleet) -> None:
     ended = fleet.apply("1.1", "--json").json["nodes"]
     for name in fleet.nodes:
         ours = [p for p in fleet.points.seen if name in p.target or name in p.what]
-        writes = [at for at, point in enumerate(ours) if point.kind == "api" and "nodes/" in point.what]
+        written = ("nodes/", "/events ")  # the last Event, of the uncordon, comes right after it
+        writes = [at for at, point in enumerate(ours) if any(word in point.what for word in written)]
         during = ours[writes[0] : writes[-1] + 1]
         cost = ended[name]["effects_out_of_service"]
         assert cost["execs"] == sum(point.kind == "exec" for point in during), during

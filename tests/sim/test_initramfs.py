@@ -70,7 +70,7 @@ def test_an_initramfs_without_the_driver_is_listed_once_and_left_alone(driver: T
     assert listed(node) == 1
 
 
-@pytest.mark.parametrize("name", ["fleetdrv_toy.ko", "fleetdrv-toy.ko.xz", "nouveau.ko.zst"])
+@pytest.mark.parametrize("name", ["fleetdrv_toy.ko", "fleetdrv-toy.ko.xz", "nouveau.ko.zst", "fleetdrv_toy.ko.gz"])
 def test_old_code_and_old_blacklists_are_found_and_taken_out(driver: Toy, name: str) -> None:
     node = driver.node
     write(node, name)

@@ -146,9 +146,9 @@ def _lock(seconds: int) -> str:
 
 
 FAULTS = {
-    "another apt is at work for a while": Fault(before=_lock(60), code=0, words=["waiting for process"],
+    "another apt is at work for a while": Fault(before=_lock(60), code=0, words=["waiting"],
                                                 cordons=True),
-    "another apt never ends": Fault(before=_lock(100000), after="kill $(cat /run/locker)", cordons=True,
+    "another apt never ends": Fault(before=_lock(100000), after="kill $(cat /run/locker)", code=5,
                                     words=["dpkg's lock is held by process", "python3 -c"]),
     "the package is held": Fault(before=f"apt-mark hold {TOOLS}", after=f"apt-mark unhold {TOOLS}", code=5,
                                  words=[f"{TOOLS} is held at 1.0 by somebody else", f"apt-mark unhold {TOOLS}"]),

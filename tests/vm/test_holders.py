@@ -17,8 +17,6 @@ import pytest
 from tests.rollout.sim_fleet import Ended
 from tests.vm.vm_fleet import CODE, VmFleet, eventually
 
-pytestmark = pytest.mark.long  # a part of the whole tier
-
 NODE = "node-1"
 DEVICE = "/dev/fleetdrv_toy"
 CONTAINER = "8c1d" * 16

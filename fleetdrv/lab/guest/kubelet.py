@@ -62,7 +62,7 @@ class Api:
 
 
 class Kubelet:
-    """One node; what it must remember between turns is only since when a pod has been terminating."""
+    """One node; it remembers between turns which pods it had, and since when one has been terminating."""
 
     def __init__(self, name: str, address: str, taints: list[Json], api: Api) -> None:
         self._name = name
@@ -70,6 +70,7 @@ class Kubelet:
         self._api = api
         self._status = node_status(name, address)
         self._terminating: dict[str, float] = {}
+        self._running: set[str] = set()
         self._next_heartbeat = 0.0
 
     def turn(self) -> None:
@@ -79,9 +80,11 @@ class Kubelet:
             self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         selector = quote(f"spec.nodeName={self._name}", safe="")
         pods = self._api.call("GET", f"/api/v1/pods?fieldSelector={selector}&resourceVersion=0")["items"]
-        self._terminating = {
-            uid: since for uid, since in self._terminating.items() if any(uid == uid_of(pod) for pod in pods)
-        }
+        running = {uid_of(pod) for pod in pods}
+        for uid in self._running - running:  # without a grace period a pod is not seen on its way out
+            end_processes(uid)
+        self._running = running
+        self._terminating = {uid: since for uid, since in self._terminating.items() if uid in running}
         for pod in pods:
             self._care_for(pod)
 
