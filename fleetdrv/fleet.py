@@ -258,6 +258,7 @@ class Fleet:
             self._note_down(ending.node, "soak", f"serves until a look at {record.soaking[ending.node]}")
 
     def _failed(self, name: str, part: str, error: FleetdrvError | OSError) -> None:
+        """An act raised. Lost before any touch is unreachable; lost after the cordon counts as failed."""
         self._pool = None  # it may stand cordoned: the next slot is given away after a look
         if isinstance(error, Stopped):
             self._stop, self._goes_on = self._stop or str(error), self._goes_on or isinstance(error, WayGone)

@@ -14,6 +14,7 @@ A node that needs no password costs the same round trips as one reached as root.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import threading
 import time
@@ -140,18 +141,21 @@ class Gate:
             self.open = True
             self._settle(accepted=self.sent, free=not self.sent)
             return b""
-        asked, prompt, rest = stderr.rpartition(self._prompt.encode())
-        asks = prompt and bytes(rest).strip() in (b"", b"] Password:")  # sudo-rs frames it so
-        if not asks or self.lockout is None:
+        prompts = self._prompts(stderr)
+        if self.lockout is None or not prompts:
             return b""
         if not self.sent:
             line = self.lockout.claim(self.node, self.step, self.end)
             self.sent, self._until = True, time.monotonic() + SUDO_SECONDS
             return line
-        if self._prompt.encode() in asked:
+        if prompts > 1:
             self._settle(rejected=True)
             raise rejection(self.node, self.step, self.cleaned(stderr))
         return b""
+
+    def _prompts(self, stderr: bytearray) -> int:
+        """Count how often sudo asked; a tracing shell tells the command line, with the same words after `-p`."""
+        return len(re.findall(rb"(?<!-p )(?<!['\"])" + self._prompt.encode(), stderr))
 
     def patience(self) -> float:
         """Return for how many seconds sudo is still waited for. Raises Transient when the time is over."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,6 +206,23 @@ def test_a_shell_that_traces_is_not_taken_for_sudo(
     for user in ("asked", "free"):
         assert ask(make_line(user, with_password()), "cat", b"input") == (0, b"input", b"")
     assert users.attempts() == before
+
+
+@pytest.mark.parametrize("framed", ["{}", "[sudo: {}] Password: "])  # sudo's, and sudo-rs's
+def test_a_prompt_is_told_from_a_traced_command_line_wherever_it_is_cut(framed: str) -> None:
+    secret = Secret(PASSWORD, "test")
+    lockout = ssh_sudo.Lockout(secret)
+    length = len(ssh_sudo.Gate("n", "test", lockout, 0.0).command(("true",)))
+    for cut in range(length):
+        gate = ssh_sudo.Gate("n", "test", ssh_sudo.Lockout(secret), time.monotonic() + 60)
+        said = bytearray(f"+ {gate.command(('true',))}"[:cut].encode())
+        assert gate.hear(said) == b""
+        said += f"\n{framed.format(gate._prompt)}".encode()
+        assert gate.hear(said) == f"{PASSWORD}\n".encode()
+        assert gate.hear(said) == b""
+        said += f"\nSorry, try again.\n{framed.format(gate._prompt)}".encode()
+        with pytest.raises(Permanent, match="rejects the password"):
+            gate.hear(said)
 
 
 def test_no_more_commands_than_as_root(make_line: MakeLine, effects: Effects) -> None:
