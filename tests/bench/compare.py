@@ -44,8 +44,11 @@ def race(hosts: Hosts, tools: Sequence[Tool], counts: Sequence[int], rounds: int
                 if not row.trouble:
                     _once(row, hosts)
                     last = row.runs[-1]
-                    print(f"  {count} hosts, round {turn + 1}: {row.tool.name}: {last.cpu_seconds:.2f} s CPU, "
-                          f"{last.wall_seconds:.2f} s, {row.lost} lost {row.trouble}", flush=True)
+                    print(
+                        f"  {count} hosts, round {turn + 1}: {row.tool.name}: {last.cpu_seconds:.2f} s CPU, "
+                        f"{last.wall_seconds:.2f} s, {row.lost} lost {row.trouble}",
+                        flush=True,
+                    )
         yield from rows
 
 
@@ -60,8 +63,10 @@ def _once(row: Row, hosts: Hosts) -> None:
 
 
 def ratio(rows: Sequence[Row], other: str, count: int, *, wall: bool = False) -> float | None:
-    """Return fleetdrv's cost against another's, the median of the rounds' own ratios; None where one is missing."""
-    ours, its = (next((r for r in rows if r.tool.name == name and r.count == count), None) for name in (FLEETDRV, other))
+    """Return fleetdrv's cost against another's, the median of the rounds' ratios; None where one is missing."""
+    ours, its = (
+        next((r for r in rows if r.tool.name == name and r.count == count), None) for name in (FLEETDRV, other)
+    )
     if ours is None or its is None or ours.trouble or its.trouble:
         return None
     pairs = zip(ours.runs, its.runs, strict=False)

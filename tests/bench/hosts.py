@@ -77,9 +77,7 @@ def hosts(folder: Path, count: int, *, max_startups: str = "1000") -> Iterator[H
         f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
         "  BatchMode yes\n  PreferredAuthentications publickey\n  GSSAPIAuthentication no\n"
     )
-    (folder / "ssh_config_curve25519").write_text(
-        ssh_config.read_text() + "  KexAlgorithms curve25519-sha256\n"
-    )
+    (folder / "ssh_config_curve25519").write_text(ssh_config.read_text() + "  KexAlgorithms curve25519-sha256\n")
     (folder / "home/.ssh").mkdir(parents=True)
     (folder / "home/.ssh/config").write_text(ssh_config.read_text())
     (folder / "home/.ssh/config").chmod(0o600)

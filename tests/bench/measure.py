@@ -1,7 +1,7 @@
 """Run a command and count what its whole process tree costs: CPU of all descendants, the orphaned ones included.
 
-OpenSSH's ControlPersist masters leave their parents, so this process is the subreaper of what it starts: whoever is
-orphaned becomes its child, is ended after the run, and is counted.
+OpenSSH's ControlPersist masters leave their parents, so this process is the subreaper of what it starts: whoever
+is orphaned becomes its child, is ended after the run, and is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,25 +33,43 @@ class Cost:
     out: str
 
 
-def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
-        seconds: float = 900, sample: bool = False) -> Cost:
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = 900,
+    sample: bool = False,
+) -> Cost:
     """Run a command to its end. What it leaves running is ended, its CPU counted."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before, began = _children(), time.monotonic()
-    with subprocess.Popen(argv, env={**os.environ, **(env or {})}, cwd=cwd, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        fuse = threading.Timer(seconds, process.kill)
+    with tempfile.TemporaryFile() as said:  # not a pipe: whoever is left behind may hold it open
+        process = subprocess.Popen(
+            argv,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        fuse = threading.Timer(seconds, os.kill, (process.pid, signal.SIGKILL))  # Popen's own would reap it
         fuse.start()
         peak = _Peak(process.pid) if sample else None
-        assert process.stdout is not None
-        out = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
+        fuse.cancel()
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        fuse.cancel()
+        said.seek(0)
+        out = said.read()
     cpu = usage.ru_utime + usage.ru_stime + _reap(_children() - before)
-    return Cost(code=process.returncode, wall_seconds=wall, cpu_seconds=cpu,
-                peak_rss_mb=peak.end() if peak else 0.0, out=out.decode("utf-8", "replace"))
+    return Cost(
+        code=process.returncode,
+        wall_seconds=wall,
+        cpu_seconds=cpu,
+        peak_rss_mb=peak.end() if peak else 0.0,
+        out=out.decode("utf-8", "replace"),
+    )
 
 
 def _children() -> frozenset[int]:
@@ -84,15 +103,18 @@ class _Peak:
 
     def _watch(self) -> None:
         while not self._over.wait(0.1):
-            self._most = max(self._most, sum(map(_rss_mb, _tree(self._pid))))
+            self._most = max(self._most, sum(_rss_mb(pid) for pid in _tree(self._pid)))
 
 
 def _tree(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants. A fork that is not its program yet is its parent, seen twice."""
     yield pid
     with suppress(OSError):
+        program = os.readlink(f"/proc/{pid}/exe")
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+                if os.readlink(f"/proc/{child}/exe") != program:
+                    yield from _tree(int(child))
 
 
 def _rss_mb(pid: int) -> float:

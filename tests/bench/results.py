@@ -11,16 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.bench.compare import Row, ratio
+from tests.bench.limits import Limit
 from tests.bench.tools import FLEETDRV
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- bench: written by `python -m tests.bench` -->", "<!-- /bench -->"
 
 
-def write(rows: Sequence[Row], counts: Sequence[int], rounds: int, *, to_files: bool) -> str:
+def write(
+    rows: Sequence[Row], counts: Sequence[int], rounds: int, reached: Sequence[Limit], *, to_files: bool
+) -> str:
     """Return the whole page; write it, and README's part of it, if `to_files`."""
-    table = "\n".join(_table(rows, counts))
-    page = f"# fleetdrv and its peers\n\n{_head(rounds)}\n\n{table}\n\n{_HOW}\n\nSettings:\n\n" + "\n".join(_settings(rows)) + "\n"
+    table = "\n".join([*_table(rows, counts), "", *_limits(reached)])
+    parts = ("# fleetdrv and its peers", _head(rounds), table, _HOW, "Settings:", "\n".join(_settings(rows)))
+    page = "\n\n".join(parts) + "\n"
     if to_files:
         (ROOT / "docs" / "bench-results.md").write_text(page)
         readme = ROOT / "README.md"
@@ -37,8 +41,9 @@ def _head(rounds: int) -> str:
     commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     ssh = subprocess.run(("ssh", "-V"), capture_output=True, text=True, check=False).stderr.split(",")[0]
     return (
-        f"Commit {commit}, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, paramiko {version('paramiko')}, {ssh}; medians of {rounds} interleaved rounds."
+        f"Commit {commit}, {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, paramiko {version('paramiko')}, {ssh}; "
+        f"medians of {rounds} interleaved rounds."
     )
 
 
@@ -57,8 +62,21 @@ def _table(rows: Sequence[Row], counts: Sequence[int]) -> Iterator[str]:
             share = 1.0 if name == FLEETDRV else ratio(rows, name, count)
             cells += [f"{row.cpu_ms:.1f}", f"{share:.2f}" if share else "-", f"{row.wall:.1f}"]
         tool = next(iter(its.values())).tool
-        note = ("" if tool.verifies else " (verifies no host key)") + (" (other questions)" if tool.own_facts else "")
+        note = "" if tool.verifies else " (verifies no host key)"
+        note += " (other questions)" if tool.own_facts else ""
         yield f"| {name}{note} | " + " | ".join(cells) + f" | {sum(row.lost for row in its.values())} |"
+
+
+def _limits(reached: Sequence[Limit]) -> Iterator[str]:
+    if reached:
+        yield "| fleetdrv alone | measured | at most |"
+        yield "|---|---|---|"
+    for limit in reached:
+        found = "did not run" if limit.trouble else f"{limit.found:.3g} {limit.unit}".strip()
+        missed = "" if limit.reached else " **(missed)**"
+        yield f"| {limit.what} | {found}{missed} | {limit.most:g} {limit.unit} |".replace("  |", " |")
+        if limit.trouble:
+            yield f"| | {limit.trouble.replace('|', '/').splitlines()[-1]} | |"
 
 
 def _settings(rows: Sequence[Row]) -> Iterator[str]:
@@ -70,6 +88,7 @@ def _settings(rows: Sequence[Row]) -> Iterator[str]:
 
 
 _HOW = """\
-The score is CPU of the whole client process tree per host, start-up included; `ratio` is fleetdrv's CPU divided by the
-tool's, the median of the rounds' own ratios: below 1 fleetdrv is cheaper. All hosts are one sshd on loopback that shares
-the cores with the client, so wall times are mostly the server's. All run fleetdrv's probe, but for what is marked."""
+The score is CPU of the whole client process tree per host, start-up included; `ratio` is fleetdrv's CPU divided by
+the tool's, the median of the rounds' own ratios: below 1 fleetdrv is cheaper. All hosts are one sshd on loopback
+that shares the cores with the client, so wall times are mostly the server's. All run fleetdrv's probe, but for
+what is marked."""

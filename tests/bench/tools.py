@@ -51,15 +51,21 @@ def install(tool: Tool) -> str:
         package = tool.requires.removeprefix("apt:")
         if shutil.which(package):
             return ""
-        done = subprocess.run(("apt-get", "install", "-y", "-qq", "--no-install-recommends", package),
-                              capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ("apt-get", "install", "-y", "-qq", "--no-install-recommends", package),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return "" if done.returncode == 0 else done.stderr.strip()[-200:]
     place = _place(tool.requires)
     if not tool.requires or (place / "complete").exists():
         return ""
     shutil.rmtree(place, ignore_errors=True)
-    for argv in ((sys.executable, "-m", "venv", str(place)),
-                 (str(place / "bin/pip"), "install", "-q", "--disable-pip-version-check", *tool.requires.split())):
+    for argv in (
+        (sys.executable, "-m", "venv", str(place)),
+        (str(place / "bin/pip"), "install", "-q", "--disable-pip-version-check", *tool.requires.split()),
+    ):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return done.stderr.strip()[-200:]
@@ -92,7 +98,8 @@ def _ends(cost: Cost) -> int:
     return len(re.findall(r"(?:^|: )end$", cost.out, re.MULTILINE))
 
 
-def _looked_at(cost: Cost) -> int:
+def looked_at(cost: Cost) -> int:
+    """Return how many nodes a document of `plan` or `drift` tells about."""
     try:
         document, _ = json.JSONDecoder().raw_decode(cost.out[cost.out.index("{\n") :])
         nodes = document["nodes"]
@@ -103,7 +110,16 @@ def _looked_at(cost: Cost) -> int:
 
 def _fleetdrv(hosts: Hosts, count: int) -> Sequence[str]:
     program = str(Path(sys.executable).with_name("fleetdrv"))
-    return (program, "drift", str(PLAYBOOK), "-i", str(hosts.inventory(count)), "--no-cluster", "--json", "--quiet")
+    return (
+        program,
+        "drift",
+        str(PLAYBOOK),
+        "-i",
+        str(hosts.inventory(count)),
+        "--no-cluster",
+        "--json",
+        "--quiet",
+    )
 
 
 def _at_home(hosts: Hosts) -> dict[str, str]:
@@ -156,8 +172,13 @@ def _recap(cost: Cost) -> int:
 
 
 def _pyinfra(hosts: Hosts, count: int) -> Sequence[str]:
-    data = {"ssh_user": hosts.user, "ssh_port": hosts.port, "ssh_key": str(hosts.key), "ssh_known_hosts_file":
-            str(hosts.known_hosts), "ssh_strict_host_key_checking": "yes"}
+    data = {
+        "ssh_user": hosts.user,
+        "ssh_port": hosts.port,
+        "ssh_key": str(hosts.key),
+        "ssh_known_hosts_file": str(hosts.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+    }
     inventory = hosts.folder / f"pyinfra_{count}.py"
     inventory.write_text(f"fleet = {[(address, data) for address in hosts.addresses[:count]]!r}\n")
     program = str(_place(PYINFRA) / "bin/pyinfra")
@@ -174,27 +195,84 @@ ASYNCSSH, PSSH = "asyncssh==2.24.1", "parallel-ssh==2.16.0.post1"
 POOL, FLEETDRV = "paramiko pool", "fleetdrv drift"
 
 TOOLS = (
-    Tool(name=FLEETDRV, settings="as shipped", argv=_fleetdrv, served=_looked_at, env=_at_home),
+    Tool(name=FLEETDRV, settings="as shipped", argv=_fleetdrv, served=looked_at, env=_at_home),
     Tool(name=POOL, settings="20 threads, curve25519, aes128-gcm", argv=_python("paramiko_pool.py"), served=_ok),
-    Tool(name="asyncssh", settings="20 at a time, curve25519, aes128-gcm", argv=_python("asyncssh_pool.py", ASYNCSSH),
-         served=_ok, requires=ASYNCSSH),
+    Tool(
+        name="asyncssh",
+        settings="20 at a time, curve25519, aes128-gcm",
+        argv=_python("asyncssh_pool.py", ASYNCSSH),
+        served=_ok,
+        requires=ASYNCSSH,
+    ),
     Tool(name="Fabric ThreadingGroup", settings="batches of 50", argv=_python("fabric_group.py"), served=_ok),
-    Tool(name="parallel-ssh", settings="pool of 20", argv=_python("parallel_ssh.py", PSSH), served=_ok,
-         requires=PSSH, verifies=False),
-    Tool(name="clush, curve25519", settings="fan-out 50", argv=_clush("ssh_config_curve25519"), served=_ends,
-         requires=CLUSTERSHELL, env=_at_home),
-    Tool(name="clush", settings="fan-out 50, OpenSSH's default key exchange", argv=_clush("ssh_config"),
-         served=_ends, requires=CLUSTERSHELL, env=_at_home, most=200),
-    Tool(name="pdsh, curve25519", settings="fan-out 50", argv=_pdsh, served=_ends, requires="apt:pdsh",
-         env=lambda hosts: {"PDSH_SSH_ARGS_APPEND": f"-F {hosts.folder / 'ssh_config_curve25519'}"}),
-    Tool(name="pdsh", settings="fan-out 50, OpenSSH's default key exchange", argv=_pdsh, served=_ends,
-         requires="apt:pdsh", env=lambda hosts: {"PDSH_SSH_ARGS_APPEND": f"-F {hosts.folder / 'ssh_config'}"},
-         most=200),
-    Tool(name="pyinfra, its facts", settings="20 at a time", argv=_pyinfra, served=_pyinfra_served,
-         requires=PYINFRA, env=_at_home, own_facts=True),
-    Tool(name="Ansible, raw script", settings="20 forks, pipelining, ControlPersist, curve25519",
-         argv=_ansible("ansible_script.yaml"), served=_recap, requires=ANSIBLE, env=_ansible_env, most=100),
-    Tool(name="Ansible, its modules", settings="20 forks, pipelining, ControlPersist, curve25519",
-         argv=_ansible("ansible_facts.yaml"), served=_recap, requires=ANSIBLE, env=_ansible_env, most=100,
-         own_facts=True),
+    Tool(
+        name="parallel-ssh",
+        settings="pool of 20",
+        argv=_python("parallel_ssh.py", PSSH),
+        served=_ok,
+        requires=PSSH,
+        verifies=False,
+    ),
+    Tool(
+        name="clush, curve25519",
+        settings="fan-out 50",
+        argv=_clush("ssh_config_curve25519"),
+        served=_ends,
+        requires=CLUSTERSHELL,
+        env=_at_home,
+    ),
+    Tool(
+        name="clush",
+        settings="fan-out 50, OpenSSH's default key exchange",
+        argv=_clush("ssh_config"),
+        served=_ends,
+        requires=CLUSTERSHELL,
+        env=_at_home,
+        most=200,
+    ),
+    Tool(
+        name="pdsh, curve25519",
+        settings="fan-out 50",
+        argv=_pdsh,
+        served=_ends,
+        requires="apt:pdsh",
+        env=lambda hosts: {"PDSH_SSH_ARGS_APPEND": f"-F {hosts.folder / 'ssh_config_curve25519'}"},
+    ),
+    Tool(
+        name="pdsh",
+        settings="fan-out 50, OpenSSH's default key exchange",
+        argv=_pdsh,
+        served=_ends,
+        requires="apt:pdsh",
+        env=lambda hosts: {"PDSH_SSH_ARGS_APPEND": f"-F {hosts.folder / 'ssh_config'}"},
+        most=200,
+    ),
+    Tool(
+        name="pyinfra, its facts",
+        settings="20 at a time",
+        argv=_pyinfra,
+        served=_pyinfra_served,
+        requires=PYINFRA,
+        env=_at_home,
+        own_facts=True,
+    ),
+    Tool(
+        name="Ansible, raw script",
+        settings="20 forks, pipelining, ControlPersist, curve25519",
+        argv=_ansible("ansible_script.yaml"),
+        served=_recap,
+        requires=ANSIBLE,
+        env=_ansible_env,
+        most=100,
+    ),
+    Tool(
+        name="Ansible, its modules",
+        settings="20 forks, pipelining, ControlPersist, curve25519",
+        argv=_ansible("ansible_facts.yaml"),
+        served=_recap,
+        requires=ANSIBLE,
+        env=_ansible_env,
+        most=100,
+        own_facts=True,
+    ),
 )

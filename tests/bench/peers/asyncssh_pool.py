@@ -6,22 +6,33 @@ import asyncio
 import getpass
 import shlex
 import sys
+from pathlib import Path
 
 import asyncssh
 
 hosts_file, port, key_file, known_file, script_file, *words = sys.argv[1:]
-HOSTS = open(hosts_file).read().split()
-SCRIPT = open(script_file, "rb").read()
+HOSTS = Path(hosts_file).read_text().split()
+SCRIPT = Path(script_file).read_bytes()
 KEY = asyncssh.read_private_key(key_file)
 KNOWN = asyncssh.read_known_hosts(known_file)
 COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
 
 
 async def one(host: str, turns: asyncio.Semaphore) -> bool:
-    async with turns, asyncssh.connect(
-        host, int(port), username=getpass.getuser(), client_keys=[KEY], known_hosts=KNOWN, config=None,
-        agent_path=None, kex_algs=["curve25519-sha256"], encryption_algs=["aes128-gcm@openssh.com"],
-    ) as link:
+    async with (
+        turns,
+        asyncssh.connect(
+            host,
+            int(port),
+            username=getpass.getuser(),
+            client_keys=[KEY],
+            known_hosts=KNOWN,
+            config=None,
+            agent_path=None,
+            kex_algs=["curve25519-sha256"],
+            encryption_algs=["aes128-gcm@openssh.com"],
+        ) as link,
+    ):
         result = await link.run(COMMAND, input=SCRIPT, encoding=None)
         return result.exit_status == 0 and bytes(result.stdout or b"").rstrip().endswith(b"end")
 

@@ -1,19 +1,21 @@
-"""parallel-ssh, pool of 20: HOSTS PORT KEY KNOWN_HOSTS SCRIPT WORD… . It verifies no host key, whatever it is told."""
+"""parallel-ssh, pool of 20: HOSTS PORT KEY KNOWN_HOSTS SCRIPT WORD… . It verifies no host key."""
 
 from __future__ import annotations
 
 import getpass
 import shlex
 import sys
+from pathlib import Path
 
 from pssh.clients import ParallelSSHClient
 
 hosts_file, port, key_file, _, script_file, *words = sys.argv[1:]
-HOSTS = open(hosts_file).read().split()
-SCRIPT = open(script_file).read()
+HOSTS = Path(hosts_file).read_text().split()
+SCRIPT = Path(script_file).read_text()
 COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
-client = ParallelSSHClient(HOSTS, user=getpass.getuser(), port=int(port), pkey=key_file, pool_size=20,
-                           allow_agent=False)
+client = ParallelSSHClient(
+    HOSTS, user=getpass.getuser(), port=int(port), pkey=key_file, pool_size=20, allow_agent=False
+)
 output = client.run_command(COMMAND, stop_on_errors=False)  # libssh2 sends no command of more than 32 KB
 for host in output:
     host.stdin.write(SCRIPT + "\nexit\n")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import paramiko
 
 hosts_file, port, key_file, known_file, script_file, *words = sys.argv[1:]
-HOSTS = open(hosts_file).read().split()
-SCRIPT = open(script_file, "rb").read()
+HOSTS = Path(hosts_file).read_text().split()
+SCRIPT = Path(script_file).read_bytes()
 KEY = paramiko.Ed25519Key.from_private_key_file(key_file)
-KNOWN = {line.split()[0]: paramiko.hostkeys.HostKeyEntry.from_line(line).key for line in open(known_file)}
+LINES = Path(known_file).read_text().splitlines()
+KNOWN = {line.split()[0]: paramiko.hostkeys.HostKeyEntry.from_line(line).key for line in LINES}
 ONLY = {
     "kex": [k for k in paramiko.Transport._preferred_kex if "curve25519" not in k],
     "ciphers": [c for c in paramiko.Transport._preferred_ciphers if c != "aes128-gcm@openssh.com"],

@@ -10,4 +10,5 @@ host.get_fact(Kernel)
 host.get_fact(KernelVersion)
 host.get_fact(Arch)
 host.get_fact(File, path="/etc/modprobe.d/fleetdrv-toy.conf")
-host.get_fact(Command, command="cat /etc/machine-id /proc/sys/kernel/random/boot_id; cat /proc/modules || :; dkms status")
+IDS = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; cat /proc/modules || :; dkms status"
+host.get_fact(Command, command=IDS)
