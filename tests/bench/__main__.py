@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import tools
+from tests.bench import outage, tools
 from tests.bench.compare import race
 from tests.bench.hosts import hosts
 from tests.bench.limits import Limit, limits
@@ -27,12 +27,16 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     """Prepare with the network there, measure without."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("what", nargs="?", choices=("peers", "outage"), default="peers")
+    parser.add_argument("--rounds", type=int, default=5, help="of `outage`, which needs two virtual machines")
     parser.add_argument("--quick", action="store_true", help="within two minutes: few hosts, two rounds")
     parser.add_argument("--only", default="", help="contenders, comma-separated, by their names' beginnings")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--missing", default="", help=argparse.SUPPRESS)
     parser.add_argument("--print", action="store_true", help="write no file")
     given = parser.parse_args()
+    if given.what == "outage":
+        return outage.main(given.rounds)
     if given.inside:
         return _measure(given)
     names = [name.strip() for name in given.only.split(",") if name.strip()]

@@ -9,11 +9,13 @@ from pathlib import Path
 from socket import create_connection, create_server
 
 import pytest
+import yaml
 
 from tests.bench import measure
 from tests.bench.compare import Row, ratio
 from tests.bench.limits import Limit
 from tests.bench.measure import Cost
+from tests.bench.outage import BOOKS, Watch
 from tests.bench.results import write
 from tests.bench.round_trips import Relay
 from tests.bench.tools import FLEETDRV, POOL, TOOLS, install
@@ -93,3 +95,21 @@ def test_ratios_are_of_the_same_round_and_the_page_tells_what_was_missed() -> No
     text = write(rows, (10,), 3, [missed], to_files=False)
     assert f"| {POOL} | 500.0 | 2.00 |" in text
     assert "| memory | 201 MB **(missed)** | 200 MB |" in text
+
+
+def test_outages_are_added_up_over_nodes_as_they_were_seen() -> None:
+    watch = Watch()
+    for now, out in ((0, 0), (1, 1), (4, 2), (6, 0), (9, 0)):
+        watch.see(now, out)
+    assert watch.node_seconds == 3 * 1 + 2 * 2
+
+
+@pytest.mark.parametrize(("book", "staged_out_of_service"), [("usual", True), ("best", False)])
+def test_the_playbooks_differ_in_what_is_done_while_the_node_serves(
+    book: str, staged_out_of_service: bool
+) -> None:
+    (play,) = yaml.safe_load((BOOKS / f"{book}.yaml").read_text())
+    names = [task.get("ansible.builtin.import_tasks") or task["name"] for task in play["tasks"]]
+    assert (names.index("tasks_stage.yaml") > names.index("Cordon and drain")) is staged_out_of_service
+    assert names.index("Cordon and drain") < names.index("tasks_swap.yaml") < names.index("Uncordon")
+    assert play["serial"] == 1

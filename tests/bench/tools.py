@@ -40,7 +40,8 @@ class Tool:
     """It asks by its own modules, not by the probe's script."""
 
 
-def _place(requirement: str) -> Path:
+def place(requirement: str) -> Path:
+    """Return the folder of what pip installs for a contender."""
     folder = re.sub("[^A-Za-z0-9.]+", "-", requirement)
     return Path(platformdirs.user_cache_dir("fleetdrv")) / "bench" / folder
 
@@ -58,18 +59,18 @@ def install(tool: Tool) -> str:
             check=False,
         )
         return "" if done.returncode == 0 else done.stderr.strip()[-200:]
-    place = _place(tool.requires)
-    if not tool.requires or (place / "complete").exists():
+    folder = place(tool.requires)
+    if not tool.requires or (folder / "complete").exists():
         return ""
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     for argv in (
-        (sys.executable, "-m", "venv", str(place)),
-        (str(place / "bin/pip"), "install", "-q", "--disable-pip-version-check", *tool.requires.split()),
+        (sys.executable, "-m", "venv", str(folder)),
+        (str(folder / "bin/pip"), "install", "-q", "--disable-pip-version-check", *tool.requires.split()),
     ):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             return done.stderr.strip()[-200:]
-    (place / "complete").touch()
+    (folder / "complete").touch()
     return ""
 
 
@@ -80,7 +81,7 @@ def _script(hosts: Hosts) -> str:
 
 
 def _python(peer: str, requirement: str = "") -> Callable[[Hosts, int], Sequence[str]]:
-    python = str(_place(requirement) / "bin/python") if requirement else sys.executable
+    python = str(place(requirement) / "bin/python") if requirement else sys.executable
 
     def argv(hosts: Hosts, count: int) -> Sequence[str]:
         files = (hosts.some(count), str(hosts.port), hosts.key, hosts.known_hosts, probe_script(hosts.folder))
@@ -131,7 +132,7 @@ def _clush(config: str) -> Callable[[Hosts, int], Sequence[str]]:
     def argv(hosts: Hosts, count: int) -> Sequence[str]:
         ssh = f"-F {hosts.folder / config}"
         who = ("--hostfile", str(hosts.some(count)), "-f", "50", "-o", ssh, "-N")
-        return (str(_place(CLUSTERSHELL) / "bin/clush"), *who, _script(hosts))
+        return (str(place(CLUSTERSHELL) / "bin/clush"), *who, _script(hosts))
 
     return argv
 
@@ -144,7 +145,7 @@ def _ansible(book: str) -> Callable[[Hosts, int], Sequence[str]]:
     def argv(hosts: Hosts, count: int) -> Sequence[str]:
         extra = hosts.folder / "command.yaml"
         extra.write_text(f"command: !unsafe {json.dumps(_script(hosts))}\n")  # shell has braces, too
-        program = str(_place(ANSIBLE) / "bin/ansible-playbook")
+        program = str(place(ANSIBLE) / "bin/ansible-playbook")
         return (program, "-i", str(hosts.inventory(count)), "-e", f"@{extra}", str(PEERS / book))
 
     return argv
@@ -181,7 +182,7 @@ def _pyinfra(hosts: Hosts, count: int) -> Sequence[str]:
     }
     inventory = hosts.folder / f"pyinfra_{count}.py"
     inventory.write_text(f"fleet = {[(address, data) for address in hosts.addresses[:count]]!r}\n")
-    program = str(_place(PYINFRA) / "bin/pyinfra")
+    program = str(place(PYINFRA) / "bin/pyinfra")
     return (program, "-y", "--parallel", "20", str(inventory), str(PEERS / "pyinfra_facts.py"))
 
 
