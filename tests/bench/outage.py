@@ -1,8 +1,8 @@
 """`python -m tests.bench outage [--rounds N]`: node-seconds out of service, fleetdrv beside two Ansible playbooks.
 
 On two virtual machines of the practice fleet (or the one that is up in the folder $VM_LAB): the practice driver
-from 1.0 to 1.1. What is counted is what the cluster's users see, from outside: how long each Node is unschedulable.
-All go over one node after the other; before each the driver is 1.0 again, with nothing of 1.1 left on the nodes.
+from 1.0 to 1.1. What is counted is what the cluster's users see, from outside: how long each Node is
+unschedulable. All go over one node after the other; before each the driver is 1.0 again, with nothing of 1.1 left.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from tests.bench.hosts import PLAYBOOK, Hosts, probe_script
 from tests.bench.measure import Cost
 
 PEERS = Path(__file__).parent / "peers"
-_END = "FLEETDRV-BENCH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +74,8 @@ def install(tool: Tool) -> str:
 
 
 def _script(hosts: Hosts) -> str:
-    """Return the probe as one remote command, for tools that have no stdin for each host."""
-    command = shlex.join(("/bin/sh", "-s", "--", *hosts.words))
-    return f"{command} <<'{_END}'\n{probe_script(hosts.folder).read_text()}\n{_END}"
+    """Return the probe as one remote command, as fleetdrv sends it."""
+    return shlex.join(("/bin/sh", "-c", probe_script(hosts.folder).read_text(), "probe.sh", *hosts.words))
 
 
 def _python(peer: str, requirement: str = "") -> Callable[[Hosts, int], Sequence[str]]:

@@ -12,10 +12,10 @@ import asyncssh
 
 hosts_file, port, key_file, known_file, script_file, *words = sys.argv[1:]
 HOSTS = Path(hosts_file).read_text().split()
-SCRIPT = Path(script_file).read_bytes()
+SCRIPT = Path(script_file).read_text()
 KEY = asyncssh.read_private_key(key_file)
 KNOWN = asyncssh.read_known_hosts(known_file)
-COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
+COMMAND = shlex.join(("/bin/sh", "-c", SCRIPT, "probe.sh", *words))
 
 
 async def one(host: str, turns: asyncio.Semaphore) -> bool:
@@ -33,7 +33,7 @@ async def one(host: str, turns: asyncio.Semaphore) -> bool:
             encryption_algs=["aes128-gcm@openssh.com"],
         ) as link,
     ):
-        result = await link.run(COMMAND, input=SCRIPT, encoding=None)
+        result = await link.run(COMMAND, input=b"", encoding=None)
         return result.exit_status == 0 and bytes(result.stdout or b"").rstrip().endswith(b"end")
 
 

@@ -19,7 +19,7 @@ HOSTS = Path(hosts_file).read_text().split()
 SCRIPT = Path(script_file).read_text()
 LINES = Path(known_file).read_text().splitlines()
 KNOWN = {line.split()[0]: paramiko.hostkeys.HostKeyEntry.from_line(line).key for line in LINES}
-COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
+COMMAND = shlex.join(("/bin/sh", "-c", SCRIPT, "probe.sh", *words))
 done = 0
 for at in range(0, len(HOSTS), 50):
     batch = ThreadingGroup(
@@ -33,9 +33,7 @@ for at in range(0, len(HOSTS), 50):
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         name = f"[{connection.host}]:{port}"
         connection.client.get_host_keys().add(name, KNOWN[name].get_name(), KNOWN[name])
-    results = batch.run(
-        f"{COMMAND} <<'FLEETDRV-BENCH'\n{SCRIPT}\nFLEETDRV-BENCH", hide=True, in_stream=io.StringIO()
-    )
+    results = batch.run(COMMAND, hide=True, in_stream=io.StringIO())
     done += sum(result.ok and result.stdout.rstrip().endswith("end") for result in results.values())
     batch.close()
 print(f"ok {done}")

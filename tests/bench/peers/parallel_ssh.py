@@ -12,7 +12,7 @@ from pssh.clients import ParallelSSHClient
 hosts_file, port, key_file, _, script_file, *words = sys.argv[1:]
 HOSTS = Path(hosts_file).read_text().split()
 SCRIPT = Path(script_file).read_text()
-COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
+COMMAND = shlex.join(("/bin/sh", "-c", SCRIPT, "probe.sh", *words))
 client = ParallelSSHClient(
     HOSTS, user=getpass.getuser(), port=int(port), pkey=key_file, pool_size=20, allow_agent=False
 )

@@ -11,7 +11,7 @@ import paramiko
 
 hosts_file, port, key_file, known_file, script_file, *words = sys.argv[1:]
 HOSTS = Path(hosts_file).read_text().split()
-SCRIPT = Path(script_file).read_bytes()
+SCRIPT = Path(script_file).read_text()
 KEY = paramiko.Ed25519Key.from_private_key_file(key_file)
 LINES = Path(known_file).read_text().splitlines()
 KNOWN = {line.split()[0]: paramiko.hostkeys.HostKeyEntry.from_line(line).key for line in LINES}
@@ -23,7 +23,7 @@ ONLY = {
 import getpass  # noqa: E402
 import shlex  # noqa: E402
 
-COMMAND = shlex.join(("/bin/sh", "-s", "--", *words))
+COMMAND = shlex.join(("/bin/sh", "-c", SCRIPT, "probe.sh", *words))
 
 
 def one(host: str) -> bool:
@@ -37,7 +37,6 @@ def one(host: str) -> bool:
         transport.auth_publickey(getpass.getuser(), KEY)
         channel = transport.open_session(timeout=30)
         channel.exec_command(COMMAND)
-        channel.sendall(SCRIPT)
         channel.shutdown_write()
         out = b""
         while chunk := channel.recv(65536):
