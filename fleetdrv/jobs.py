@@ -50,6 +50,7 @@ def needs(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for name in named for part in (*needs(name), name)))
 
 
+@cache
 def whole(name: str) -> str:
     """Return a node program with its libraries in front, fit for one `sh -s` or `sh -c`."""
     return "".join(script(part) for part in (*needs(name), name))

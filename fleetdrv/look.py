@@ -142,8 +142,10 @@ def ask(
     As a look changes nothing, a link that dies under it is dialled again and the program is asked again.
     Raises LinkLost when that happened MAX_LINKS times, Unreachable when the node cannot be dialled again.
     """
-    argv, text = ("/bin/sh", "-s", "--", *words), whole(program).encode()
-    run = partial(line.run, argv, step=step, stdin=text, deadline_seconds=deadline_seconds)
+    # In the exec request: on stdin it would cost a round trip more, for OpenSSH opens the window for input only
+    # after it has started the command.
+    argv = ("/bin/sh", "-c", whole(program), program, *words)
+    run = partial(line.run, argv, step=step, deadline_seconds=deadline_seconds)
     for _ in range(MAX_LINKS - 1):
         with suppress(LinkLost):
             return run()

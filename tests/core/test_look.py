@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 
 import pytest
 
 from fleetdrv.errors import LinkLost, NodeRefused, Refused
 from fleetdrv.follow import Line
+from fleetdrv.jobs import whole
 from fleetdrv.look import MAX_LINKS, _prove_identity, ask
 from fleetdrv.standing import Standing
 from fleetdrv.turn import Grip
@@ -42,7 +44,13 @@ def _ask(line: Line) -> tuple[int, bytes, bytes]:
 def test_a_look_is_repeated_when_the_link_dies_under_it(losses: int) -> None:
     line = LosingLine(losses)
     assert _ask(line) == (0, b"said", b"")
-    assert line.asked == [("/bin/sh", "-s", "--", "toy")] * (losses + 1)
+    assert line.asked == [("/bin/sh", "-c", whole("holders.sh"), "holders.sh", "toy")] * (losses + 1)
+
+
+@pytest.mark.parametrize("program", ["probe.sh", "holders.sh"])
+def test_a_program_that_looks_fits_into_an_exec_request_with_room_for_its_questions(program: str) -> None:
+    """Linux takes 128 KiB for one argument (MAX_ARG_STRLEN), and the whole command is one of the login shell's."""
+    assert len(shlex.quote(whole(program)).encode()) < 64 * 1024
 
 
 def test_a_link_that_dies_every_time_is_told_and_not_tried_for_ever() -> None:

@@ -1,0 +1,1 @@
+"""What fleetdrv costs beside its peers: `python -m tests.bench`. test_bench.py keeps it from rotting."""
