@@ -262,9 +262,8 @@ class Fleet:
         self._pool = None  # it may stand cordoned: the next slot is given away after a look
         if isinstance(error, Stopped):
             self._stop, self._goes_on = self._stop or str(error), self._goes_on or isinstance(error, WayGone)
-        early = part == "prepare" and not self.members[name].ours
         again = f"the same command again; or: fleetdrv status {self.lock.record.pool}"
-        self._ended(of_error(name, error, early=early, remedy=again))
+        self._ended(of_error(name, error, early=part == "prepare" and not self.members[name].ours, remedy=again))
 
     def _soaked(self, name: str, came: Owed | Ending) -> None:
         """A canary passes when a look after its soak finds nothing amiss."""
