@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("what", nargs="?", choices=("peers", "outage"), default="peers")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
-    parser.add_argument("--hosts", default="100,500", help="numbers of hosts, comma-separated; fewer take less time")
+    parser.add_argument("--hosts", default="100,500", help="how many, comma-separated; fewer take less time")
     parser.add_argument("--quick", action="store_true", help="within two minutes: few hosts, two rounds")
     parser.add_argument("--only", default="", help="contenders, comma-separated, by their names' beginnings")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
