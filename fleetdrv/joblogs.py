@@ -14,12 +14,14 @@ from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError, Permanent
 from fleetdrv.follow import Follower, Line, Lines
+from fleetdrv.line import Lines as NodeLines
 from fleetdrv.line import NodeLine
 from fleetdrv.lines import clean
 from fleetdrv.look import ask
 from fleetdrv.model import Host
+from fleetdrv.passwords import sudo_password
 from fleetdrv.proc import interruptible
-from fleetdrv.ssh import Dialler
+from fleetdrv.secret import hide
 
 _SECONDS = 60.0
 _WATCH_SECONDS = 86_400.0
@@ -63,7 +65,7 @@ def logs(options: Options, run: str, node: str) -> ExitCode:
     if options.json:
         print(report.document("logs", ExitCode.DONE, run=run, node=node, source=source, lines=lines))
     else:
-        print(clean("\n".join(lines)))
+        print(hide(clean("\n".join(lines))))
     return ExitCode.DONE
 
 
@@ -92,7 +94,7 @@ def attach(options: Options, node: str) -> ExitCode:
             return ExitCode.DONE
         job = running[-1].id
         _tell(f"{node}: job {job}; Ctrl-C leaves it running")
-        lines = Lines(lambda text: print(clean(text), flush=True))
+        lines = Lines(lambda text: print(hide(clean(text)), flush=True))
         follower = Follower(line=line, now=time.monotonic, on_log=lines.feed, deadline_seconds=_WATCH_SECONDS)
         try:
             with interruptible():
@@ -113,12 +115,9 @@ def _tell(text: str) -> None:
 @contextmanager
 def _line(options: Options, node: str) -> Iterator[NodeLine]:
     host = _host(options, node)
-    with Dialler(Effects(), note=_tell) as dialler:
-        line = NodeLine(host, dialler)
-        try:
-            yield line
-        finally:
-            line.close()
+    password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
+    with NodeLines(Effects(), password, _tell) as lines:
+        yield lines.to(host)
 
 
 def _host(options: Options, node: str) -> Host:

@@ -220,7 +220,7 @@ def release(options: Any, node: str) -> int:
     return orders.release(options, node)
 
 
-@_command("inventory", "json")
+@_command("inventory", "json", *_SUDO)
 def logs(options: Any, run: str, node: str) -> int:
     """Print what a node's jobs said in a run, whole.
 
@@ -232,7 +232,7 @@ def logs(options: Any, run: str, node: str) -> int:
     return joblogs.logs(options, run, node)
 
 
-@_command("inventory")
+@_command("inventory", *_SUDO)
 def attach(options: Any, node: str) -> int:
     """Follow the job that runs on a node now, from any machine, until it ends.
 

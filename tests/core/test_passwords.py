@@ -18,8 +18,10 @@ from fleetdrv.errors import InputError
 from fleetdrv.events import Event
 from fleetdrv.main import program
 from fleetdrv.passwords import DESCRIPTOR_VARIABLE, sudo_password
-from fleetdrv.report import Teller, drift_json, ending_json, plan_text, summary_text, view_json
+from fleetdrv.report import drift_json, ending_json, plan_text, view_json
 from fleetdrv.secret import MASK, Secret, hide
+from fleetdrv.summary import summary_text
+from fleetdrv.teller import Teller
 from fleetdrv.turn import Verdict
 
 MARK = 'mark-"7"-er'
@@ -148,14 +150,13 @@ def test_no_sink_shows_it(
         teller = Teller(log_json=log_json, stream=shown)
         journal = teller.keep("r1")
         teller(Event(node="n1", phase="job", text=said))
-        assert teller._journal
-        teller._journal.close()
+        teller.close()
     ending = Ending(node="n1", verdict=Verdict.FAILED, why=said, evidence=said, remedy=said)
     program._failed(3, said)
     texts = [
         shown.getvalue(),
         Path(journal).read_text(),
-        summary_text([ending], said, [], ""),
+        summary_text([ending], said, [], "", "r1"),
         plan_text({"n1": said}, {}),
         json.dumps([ending_json(ending), view_json(said), drift_json(said)]),
         capsys.readouterr().err,
