@@ -49,7 +49,9 @@ class _Task(Task[Callable[..., None]]):
 
     def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
         """Add the chosen short name."""
+        self._told = getattr(self, "_told", {}) | self.help  # Invoke takes the words out as it reads them
         opts: dict[str, Any] = super().arg_opts(name, default, taken_names)
+        opts.setdefault("help", self._told.get(name) or self._told.get(name.replace("_", "-")))
         if name in _SHORT:
             opts["names"] = [*opts["names"], _SHORT[name]]
         return opts
