@@ -27,7 +27,7 @@ class Node:
 
     def run(self, argv: tuple[str, ...], **_: object) -> tuple[int, bytes, bytes]:
         """Answer as apt_ready.sh does."""
-        self.asked.append(argv[3:])
+        self.asked.append(argv[4:])  # after: sh -c TEXT NAME
         if len(self.asked) <= self.taken:
             return OTHER_APT, b"waiting for process 7\n", HELD
         return self.code, b"", b"toy-dkms is held\n" if self.code else b""
