@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,18 @@ class Cost:
     out: str
 
 
+@contextmanager
+def _subreaper() -> Iterator[None]:
+    """Be the parent of orphans, for this long only: nobody else in this process would ever wait for them."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@_subreaper()
 def run(
     argv: Sequence[str],
     *,
@@ -42,7 +54,6 @@ def run(
     sample: bool = False,
 ) -> Cost:
     """Run a command to its end. What it leaves running is ended, its CPU counted."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before, began = _children(), time.monotonic()
     with tempfile.TemporaryFile() as said:  # not a pipe: whoever is left behind may hold it open
         process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -113,3 +114,11 @@ def test_the_playbooks_differ_in_what_is_done_while_the_node_serves(
     assert (names.index("tasks_stage.yaml") > names.index("Cordon and drain")) is staged_out_of_service
     assert names.index("Cordon and drain") < names.index("tasks_swap.yaml") < names.index("Uncordon")
     assert play["serial"] == 1
+
+
+def test_orphans_of_later_are_not_for_this_process_to_wait_for() -> None:
+    """A zombie of another test kept its node's namespace, and with it the node, from ending."""
+    measure.run(("true",))
+    left = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(37, ctypes.byref(left), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    assert left.value == 0

@@ -254,7 +254,7 @@ class SimNode:
         assert self._holder.stdin is not None
         self._holder.stdin.close()
         try:
-            self._holder.wait(timeout=60)  # the end of its overlay waits for the disk
+            self._holder.wait(timeout=10)
         finally:
             self._holder.kill()  # --kill-child: takes the node along
             self._holder.wait()
