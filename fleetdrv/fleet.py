@@ -294,6 +294,6 @@ class Fleet:
     def _mention(self, waiting_for: str) -> None:
         if waiting_for and waiting_for != self._told:
             self.say(Event(node="", phase="rollout", text=f"next node waits for {waiting_for}"))
-        elif waiting_for != self._told:
+        elif waiting_for != self._told and not self._stop:
             self._note_down("", "rollout", "")
         self._told = waiting_for

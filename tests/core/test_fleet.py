@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -569,6 +570,25 @@ def test_an_interrupt_counts_though_the_run_was_ending_already() -> None:
     answers = iter([False])
     result = world.roll(interrupted=lambda: next(answers, True))
     assert (result.stopped, result.interrupted) == ("aborted by somebody", True)
+
+
+def test_that_nobody_starts_any_more_is_what_stands_last_whatever_was_waited_for() -> None:
+    world = a_world(False, False)
+
+    def told(words: str) -> bool:
+        return any(words in event.text for event in world.said)
+
+    def until_it_is_told() -> None:
+        for _ in range(500):
+            if told("no more nodes start"):
+                return
+            time.sleep(0.01)
+
+    for node in world.nodes.values():
+        node.meets = until_it_is_told
+    world.roll(interrupted=lambda: told("next node waits for"), max_unavailable=1, max_parallel=1)
+    last = [event.text for event in world.said if event.phase == "rollout"][-1]
+    assert last == "no more nodes start, those in hand are finished: interrupted"
 
 
 def test_who_took_longest_before_goes_out_first_once_the_canary_is_through() -> None:

@@ -79,7 +79,7 @@ def test_ctrl_c_on_a_terminal_finishes_the_node_in_hand_and_leaves_the_terminal_
 
 
 def test_a_second_ctrl_c_leaves_the_terminal_whole_too(fleet: SimFleet) -> None:
-    book = with_hooks(fleet, "1.0", before_node="sleep 5")
+    book = with_hooks(fleet, "1.0", before_node="sleep 10")
     with on_terminal(fleet, "apply", str(book), "-i", str(fleet.inventory), "--yes") as terminal:
         terminal.until("in outage")
         terminal.type("C-c")
