@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from fleetdrv import yamlfile
 from fleetdrv.errors import InputError
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -58,13 +59,16 @@ class Document:
             self.root: Any = self._loader.get_single_node()
             faults = _faults(path, self.root) if self.root else []
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f":{mark.line + 1}" if mark else ""
-            raise InputError(f"{path}{where}: not YAML: {error.problem or error.context}") from error
+            raise self._not_yaml(error) from error
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise InputError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
         if faults:
             raise InputError("\n".join(faults))
+
+    def _not_yaml(self, error: yaml.MarkedYAMLError) -> InputError:
+        mark = error.problem_mark or error.context_mark
+        where = f":{mark.line + 1}" if mark else ""
+        return InputError(f"{self.path}{where}: not YAML: {error.problem or error.context}")
 
     def value(self, node: Any) -> Any:
         """Return a node as plain data; raises InputError with file and line."""
@@ -79,9 +83,7 @@ class Document:
         try:
             self._loader.flatten_mapping(node)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            at = mark.line + 1 if mark else line(node)
-            raise InputError(f"{self.path}:{at}: not YAML: {error.problem or error.context}") from error
+            raise self._not_yaml(error) from error
         latest = {key.value: (key, value) for key, value in node.value}
         for name, (key, value) in latest.items():
             yield str(name), key, value
@@ -111,14 +113,7 @@ def line(node: Any) -> int:
 
 def read_bytes(path: Path) -> bytes:
     """Return a file's content. Raises InputError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: no path can hold a NUL
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: cannot be read: larger than {MAX_BYTES} bytes")
-    return data
+    return yamlfile.read_bytes(path, MAX_BYTES)
 
 
 def is_encrypted(data: bytes) -> bool:

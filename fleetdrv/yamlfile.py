@@ -101,15 +101,21 @@ def read(path: Path) -> Document:
     return parse(path, text(path))
 
 
-def text(path: Path) -> str:
-    """Return a file's text. Raises InputError, with the line where a character cannot be meant."""
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """Return a file's content. Raises InputError, also where it is larger than `most` bytes."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: no path can hold a NUL
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: cannot be read: larger than {MAX_BYTES} bytes")
+    if len(data) > most:
+        raise InputError(f"{path}: cannot be read: larger than {most} bytes")
+    return data
+
+
+def text(path: Path) -> str:
+    """Return a file's text. Raises InputError, with the line where a character cannot be meant."""
+    data = read_bytes(path)
     try:
         said = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
