@@ -7,7 +7,6 @@ between and goes on writes it then; where nothing is left to go on with (right a
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from fleetdrv.proc import this_process
 from fleetdrv.records import Result
 from fleetdrv.service import KubernetesNode, Service
 from fleetdrv.standing import Standing
+from fleetdrv.timing import stamp
 
 
 @dataclass(slots=True)
@@ -132,5 +132,5 @@ def service_of(
         counting=counting,
         reason=reason,
         drivers=tuple(driver.name for driver in loaded.playbook.drivers),
-        clock=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        clock=stamp,
     )

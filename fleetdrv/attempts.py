@@ -11,10 +11,10 @@ whatever the count says, and the count begins anew with that.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fleetdrv.playbook import Remediate
-from fleetdrv.records import Result
+from fleetdrv.records import Result, moment
 from fleetdrv.turn import Bar, Verdict
 
 PERMANENT = frozenset({Verdict.INCOMPATIBLE, Verdict.NOT_MENDABLE})
@@ -59,7 +59,7 @@ class Counting:
 
     def _too_early(self, last: Result, now: datetime) -> bool:
         """A date that this policy would not set is not believed: a clock was wrong, or the backoff longer."""
-        due = _time(last.not_before)
+        due = moment(last.not_before)
         longest = timedelta(seconds=self._backoff_seconds(last.attempts))
         return due is not None and now < due <= now + longest
 
@@ -102,19 +102,10 @@ class Counting:
         return None if same == last else ended
 
     def _failed(self, result: Result, attempts: int) -> Result:
-        at = _time(result.at)
+        at = moment(result.at)
         wait = timedelta(seconds=self._backoff_seconds(attempts))
         due = "" if at is None else (at + wait).strftime("%Y-%m-%dT%H:%M:%SZ")
         return replace(result, attempts=attempts, not_before=due)
 
 
 _UNTIL = "not again until the playbook changes, or somebody types: fleetdrv apply"
-
-
-def _time(text: str) -> datetime | None:
-    """Read ISO 8601; None where there is no date to be had."""
-    try:
-        read = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)

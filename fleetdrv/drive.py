@@ -27,7 +27,7 @@ from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
-from fleetdrv.timing import Stopwatch
+from fleetdrv.timing import Stopwatch, stamp
 from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
 from fleetdrv.versions import Versions
 
@@ -61,7 +61,7 @@ class NodeDriver:
     effects: Effects = field(default_factory=Effects)
     plan_again: str = ""
     """The command that shows this node's plan, to be typed by whoever mends it."""
-    today: Callable[[], str] = lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    today: Callable[[], str] = stamp
     view: View | None = None
     stopwatch: Stopwatch = field(init=False)
     """How long each phase of the turn took: of `_PHASES`, and `look`, which is also how a change is verified."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +26,7 @@ from fleetdrv.ending import Ending
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.metrics import NodeSeen, Run
+from fleetdrv.records import moment
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
@@ -152,11 +152,11 @@ def _out_since(crew: Crew) -> dict[str, float]:
         return {}
     members, found = {host.node_name for host in crew.pool_hosts}, {}
     for node in crew.cluster.nodes(names.RUN_LABEL):
-        with suppress(FleetdrvError, ValueError):
+        with suppress(FleetdrvError):
             record = ownership.state(node).record
-            if record is not None and ownership.name(node) in members:
-                since = datetime.fromisoformat(record.since)
-                found[ownership.name(node)] = (since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp()
+            since = moment(record.since) if record is not None else None
+            if since is not None and ownership.name(node) in members:
+                found[ownership.name(node)] = since.timestamp()
     return found
 
 

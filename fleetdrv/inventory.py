@@ -22,7 +22,6 @@ from fleetdrv.errors import InputError
 from fleetdrv.groups import UNGROUPED, Groups
 from fleetdrv.inventory_vars import VarsFiles
 from fleetdrv.model import Host
-from fleetdrv.patterns import limit as limit
 
 _YAML = (".yaml", ".yml", ".json")
 _IGNORED_NAMES = ("host_vars", "group_vars", "vars_plugins")

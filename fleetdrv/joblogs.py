@@ -83,8 +83,6 @@ def _from_node(line: Line, run: str) -> tuple[str, list[str]]:
 
 def attach(options: Options, node: str) -> ExitCode:
     """Print what the job says that runs on a node now, from its first line on, until it ends or Ctrl-C."""
-    if not options.inventory:
-        raise InputError("no inventory: name one with --inventory FILE")
     with _line(options, node) as line:
         kept = _list(line)
         running = [job for job in kept if job.state == "running"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
@@ -20,6 +19,7 @@ from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.proc import this_process
 from fleetdrv.records import Hold
 from fleetdrv.swap import swap_node
+from fleetdrv.timing import stamp
 
 _WHY = "no reason given"
 
@@ -78,8 +78,7 @@ def hold(options: Options, node: str) -> ExitCode:
     """Have everybody's fleetdrv leave a node alone."""
     if not options.reason.strip():
         raise InputError("hold: say why with --reason TEXT: a hold may well outlast the memory of it")
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    mine = Hold(who=str(this_process()), reason=options.reason.strip()[:500], since=since)
+    mine = Hold(who=str(this_process()), reason=options.reason.strip()[:500], since=stamp())
     with _cluster(options) as cluster:
         held = _swap(cluster, node, lambda seen: holds.hold_patch(seen, mine))
     owner = ownership.state(held)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from fleetdrv import names
@@ -163,6 +163,15 @@ class Result(_Record):
     not_before: str = ""
     """ISO 8601: `remediate` does not try it again earlier."""
     schema: int = names.SCHEMA
+
+
+def moment(text: str) -> datetime | None:
+    """Read a wall-clock time in ISO 8601, UTC where it names no zone; None where there is no date to be had."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -32,8 +32,6 @@ def show(options: Options, playbook: str, form: str, every: int, image: str) -> 
         raise InputError("--image: an image with fleetdrv and kubectl; goes with --print cronjob, and only so")
     exporter.check(options)
     loaded = load.playbook(Path(playbook))
-    if not options.inventory:
-        raise InputError("no inventory: name one with --inventory FILE")
     hosts = inventory.read(options.inventory).group(loaded.playbook.hosts)
     if form == "cronjob":
         print(_cronjob(options, loaded, tuple(host.node_name for host in hosts), every, image), end="")

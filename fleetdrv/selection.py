@@ -11,9 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
-from fleetdrv import inventory_k8s, names, nodeset, patterns
+from fleetdrv import inventory_k8s, journals, names, nodeset, patterns
 from fleetdrv import lease as leases
 from fleetdrv.cluster import Cluster
 from fleetdrv.errors import InputError, NodeRefused
@@ -104,7 +102,7 @@ def _leased(pool: str, cluster: Cluster) -> RunRecord:
 
 
 def _journalled(pool: str) -> RunRecord:
-    folder = Path(platformdirs.user_state_dir("fleetdrv")) / "runs"
+    folder = journals.folder()
     for path in sorted(folder.glob("*.jsonl"), reverse=True)[:_JOURNALS]:  # names begin with the time
         record = _record_in(path)
         if record is not None and record.pool == pool:

@@ -19,6 +19,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def stamp() -> str:
+    """The wall clock as records write it, ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How long a Lease lasts, and the clocks. `now` is only written down, never compared."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleetdrv import inventory, known_hosts_file, passwords
+from fleetdrv import inventory, known_hosts_file, passwords, patterns
 from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError, NodeError, Refused, worst
@@ -52,10 +52,8 @@ class Asked:
 
 def trust(options: Options) -> ExitCode:
     """Show unknown keys, and add them when the operator says so."""
-    if not options.inventory:
-        raise InputError("no inventory: name one with --inventory FILE")
-    everything = tuple(inventory.read(Path(options.inventory)).hosts.values())
-    hosts = inventory.limit(everything, options.limit) if options.limit else everything
+    everything = tuple(inventory.read(options.inventory).hosts.values())
+    hosts = patterns.limit(everything, options.limit) if options.limit else everything
     seen: list[Asked] = []
     with Dialler(Effects(), note=lambda text: print(f"note: {text}", file=sys.stderr)) as dialler:
         for layer in _layers({host.name: dialler.targets(host) for host in hosts}):

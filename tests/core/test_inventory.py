@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from fleetdrv import inventory
 from fleetdrv.errors import InputError
-from fleetdrv.inventory import Inventory, limit
+from fleetdrv.inventory import Inventory
 from fleetdrv.model import Host
+from fleetdrv.patterns import limit
 from tests.core.strategies import some
 
 NESTED = """\
