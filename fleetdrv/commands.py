@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 from fleetdrv import journals, locked, news, recap, report, resolve, slots, survey, windows
@@ -13,7 +13,7 @@ from fleetdrv.crew import Crew, Options, assemble
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
-from fleetdrv.exporter import reported
+from fleetdrv.exporter import Told, reported
 from fleetdrv.fleet import Fleet
 from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
@@ -53,12 +53,7 @@ def plan(options: Options, playbook: str) -> ExitCode:
 
 def drift(options: Options, playbook: str) -> ExitCode:
     """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
-    with (
-        _telling(options) as teller,
-        reported("drift", options, playbook, teller) as told,
-        assemble(options, playbook, teller) as crew,
-        told.watching(crew),
-    ):
+    with _at_work("drift", options, playbook) as (teller, told, crew):
         with _watching(teller, crew):
             _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
@@ -90,12 +85,7 @@ def rollback(options: Options, playbook: str) -> ExitCode:
 
 
 def _change(command: str, options: Options, playbook: str, *, back: bool, stop_after: str = "") -> ExitCode:
-    with (
-        _telling(options) as teller,
-        reported(command, options, playbook, teller) as told,
-        assemble(options, playbook, teller, back=back) as crew,
-        told.watching(crew),
-    ):
+    with _at_work(command, options, playbook, back=back) as (teller, told, crew):
         if stop_after and not crew.loaded.playbook.rollout.canary:
             raise InputError(f"--stop-after canary: {playbook} has no canary; set rollout.canary")
         record = crew.record()
@@ -121,12 +111,7 @@ def remediate(options: Options, playbook: str) -> ExitCode:
     """Mend what drifted, as cron: as often as the playbook allows, and silent where there is no news."""
     if options.no_cluster:
         raise InputError("remediate: how often a node was tried is kept on its Node object; without one: apply")
-    with (
-        _telling(options) as teller,
-        reported("remediate", options, playbook, teller) as told,
-        assemble(options, playbook, teller, cron=True) as crew,
-        told.watching(crew),
-    ):
+    with _at_work("remediate", options, playbook, cron=True) as (teller, told, crew):
         try:
             locked.demand_free(crew)
             record = crew.record()
@@ -164,6 +149,20 @@ def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Te
             result = _roll(crew, seen, lock)
         locked.close(lock, result, teller)
     return result
+
+
+@contextmanager
+def _at_work(
+    command: str, options: Options, playbook: str, *, cron: bool = False, back: bool = False
+) -> Iterator[tuple[Teller, Told, Crew]]:
+    """Have all that a command works with, and its metrics told however it ends."""
+    with (
+        _telling(options) as teller,
+        reported(command, options, playbook, teller) as told,
+        assemble(options, playbook, teller, cron=cron, back=back) as crew,
+        told.watching(crew),
+    ):
+        yield teller, told, crew
 
 
 def _telling(options: Options) -> AbstractContextManager[Teller]:

@@ -6,8 +6,11 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -147,13 +150,20 @@ def test_somebody_who_looks_on_sees_the_job_live_and_writes_nothing(fleet: SimFl
     assert ended.out.startswith(f"{name}: no job runs there now; the last was r1.outage.1: done, exit 7 in wait")
 
 
-def test_ctrl_c_leaves_the_job_running(fleet: SimFleet) -> None:
-    name, node = next(iter(fleet.nodes.items()))
-    a_job(node)
+@contextmanager
+def attached(fleet: SimFleet, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody who looks on, and has seen the job's first line."""
     with fleet.start("attach", name, "-i", str(fleet.inventory)) as process:
         assert process.stdout
         while process.stdout.readline() != b"before\n":
             pass
+        yield process
+
+
+def test_ctrl_c_leaves_the_job_running(fleet: SimFleet) -> None:
+    name, node = next(iter(fleet.nodes.items()))
+    a_job(node)
+    with attached(fleet, name) as process:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -166,10 +176,7 @@ def test_ctrl_c_leaves_the_job_running(fleet: SimFleet) -> None:
 def test_a_link_that_dies_is_taken_up_at_the_same_byte(fleet: SimFleet) -> None:
     name, node = next(iter(fleet.nodes.items()))
     a_job(node)
-    with fleet.start("attach", name, "-i", str(fleet.inventory)) as process:
-        assert process.stdout
-        while process.stdout.readline() != b"before\n":
-            pass
+    with attached(fleet, name) as process:
         fleet.fronts[name].cut()
         node.call(GO)
         out, _ = process.communicate(timeout=90)
