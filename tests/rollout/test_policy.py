@@ -48,7 +48,7 @@ def test_a_fault_of_the_kernel_in_the_soak_stops_the_rollout(fleet: SimFleet) ->
             log.write("<3>[   98.000000] ata1: failed command\n<1>[   99.000000] Oops: 0002 [#2] PREEMPT SMP\n")
         out, errors = process.communicate(timeout=120)
     assert process.returncode == 5, (out, errors)
-    assert f"{first.name}: did not last its soak: kernel: Oops: 0002 [#2] PREEMPT SMP" in out.decode()
+    assert f"{first.name}: failed: did not last its soak: kernel: Oops: 0002 [#2] PREEMPT SMP" in out.decode()
     assert not second.loaded()
     note = fleet.node(first.name)["metadata"]["annotations"][names.LAST_RESULT]
     assert "did not last its soak" in json.loads(note)["finding"]
