@@ -1,98 +1,16 @@
-"""The command line: one Invoke task per command, thin over commands.py, which is imported only when one runs.
-
-`fleetdrv --help` and shell completion import nothing but Invoke and this file.
-"""
+"""The command line: one Invoke task per command, thin over the modules that do it, imported only when one runs."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
-from invoke.collection import Collection
-from invoke.context import Context
-from invoke.exceptions import Exit, ParseError
-from invoke.tasks import Task
-
 from fleetdrv.errors import InputError
+from fleetdrv.tasking import CHANGE, LOOK, METRICS, ORDER, SUDO, command, namespace
 
-namespace = Collection()
-"""Every command; `inv -c fleetdrv` and fabfiles of others can add it to their own tree."""
-
-_SHARED: dict[str, tuple[str | bool, str]] = {
-    "inventory": ("", "Ansible's YAML or INI, an executable, a folder, `host1,host2,`, or k8s:LABEL=VALUE"),
-    "limit": ("", "only these hosts of the pool: gpu:&rack1:!gpu-7, n[001-128], globs, ~regex, @failed, @FILE"),
-    "context": ("", "kubectl context"),
-    "json": (False, "one JSON document on stdout"),
-    "log_json": (False, "progress as JSON lines on stderr"),
-    "no_cluster": (False, "hosts outside Kubernetes: no cordon, no drain, limits in this process only"),
-    "quiet": (False, "only warnings and failures"),
-    "yes": (False, "do not ask before touching anything"),
-    "reason": ("", "why, for whoever looks at the pool"),
-    "metrics_file": ("", "write Prometheus metrics to this .prom file, for node_exporter; one file for a pool"),
-    "pushgateway": ("", "URL of a Prometheus Pushgateway that gets the same metrics"),
-    "ask_sudo_password": (False, "ask once for the password with which sudo makes the log-in user root"),
-    "sudo_password_file": ("", "file with that password, mode 0600; or a descriptor in FLEETDRV_SUDO_PASSWORD_FD"),
-    "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
-}
-_SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
-_POSITIONAL = ("playbook", "pool", "run", "node", "action")
-_SUDO = ("ask_sudo_password", "sudo_password_file")
-_LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", *_SUDO)
-_METRICS = ("metrics_file", "pushgateway")
-_CHANGE = (*_LOOK, *_METRICS, "yes", "reason", "upgrade")
-_ORDER = ("context", "json", "reason")
+__all__ = ["namespace"]
 
 
-class _Task(Task[Callable[..., None]]):
-    """A task whose short flags are chosen, not derived."""
-
-    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
-        """Add the chosen short name."""
-        self._told = getattr(self, "_told", {}) | self.help  # Invoke takes the words out as it reads them
-        opts: dict[str, Any] = super().arg_opts(name, default, taken_names)
-        opts.setdefault("help", self._told.get(name) or self._told.get(name.replace("_", "-")))
-        if name in _SHORT:
-            opts["names"] = [*opts["names"], _SHORT[name]]
-        return opts
-
-
-def _command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a task of a body that takes Options and its own arguments, and returns its exit code."""
-
-    def decorate(body: Callable[..., int]) -> Callable[..., int]:
-        own = list(inspect.signature(body).parameters.values())[1:]
-
-        def run(_: Context, /, **given: Any) -> None:
-            from fleetdrv.crew import Options
-
-            for name in _POSITIONAL:
-                if str(given.get(name, "")).startswith("-"):  # Invoke takes an unknown flag for a positional
-                    raise ParseError(f"No idea what '{given[name]}' is!")
-            options = Options(**{name: given.pop(name) for name in shared})
-            raise Exit(code=int(body(options, **given)))
-
-        plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)]
-        parameters += [p.replace(kind=plain) for p in own]
-        parameters += [inspect.Parameter(name, plain, default=_SHARED[name][0]) for name in shared]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Invoke reads
-        run.__doc__, run.__name__ = body.__doc__, body.__name__
-        namespace.add_task(
-            _Task(
-                run,
-                name=body.__name__,
-                positional=[p.name for p in own if p.name in _POSITIONAL],
-                auto_shortflags=False,
-                help={**{name: _SHARED[name][1] for name in shared}, **helps},
-            )
-        )
-        return body
-
-    return decorate
-
-
-@_command(*_LOOK, "upgrade")
+@command(*LOOK, "upgrade")
 def plan(options: Any, playbook: str) -> int:
     """Look at every node, decide and print; writes nothing anywhere.
 
@@ -104,7 +22,7 @@ def plan(options: Any, playbook: str) -> int:
     return commands.plan(options, playbook)
 
 
-@_command(*_CHANGE, stop_after="`canary`: end when the canaries came through; without it the same run goes on")
+@command(*CHANGE, stop_after="`canary`: end when the canaries came through; without it the same run goes on")
 def apply(options: Any, playbook: str, stop_after: str = "") -> int:
     """Bring the pool to the playbook's state, a few nodes at a time.
 
@@ -116,7 +34,7 @@ def apply(options: Any, playbook: str, stop_after: str = "") -> int:
     return commands.apply(options, playbook, stop_after)
 
 
-@_command(*_CHANGE)
+@command(*CHANGE)
 def rollback(options: Any, playbook: str) -> int:
     """Bring the pool back to what it had before this playbook, by the same rollout and policy.
 
@@ -128,7 +46,7 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
-@_command(*_LOOK, *_METRICS)
+@command(*LOOK, *METRICS)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.
 
@@ -139,7 +57,7 @@ def drift(options: Any, playbook: str) -> int:
     return commands.drift(options, playbook)
 
 
-@_command(*_LOOK, *_METRICS, "reason")
+@command(*LOOK, *METRICS, "reason")
 def remediate(options: Any, playbook: str) -> int:
     """Mend what drifted, from cron: `apply` within the same limits that never asks and knows when to give up.
 
@@ -154,7 +72,7 @@ def remediate(options: Any, playbook: str) -> int:
     return commands.remediate(options, playbook)
 
 
-@_command("inventory", "limit", "context", "json", "no_cluster")
+@command("inventory", "limit", "context", "json", "no_cluster")
 def inventory(options: Any) -> int:
     """Show which hosts there are, how each is reached, and which Node it is; touches no host.
 
@@ -166,7 +84,7 @@ def inventory(options: Any) -> int:
     return listing.inventory(options)
 
 
-@_command("context", "json")
+@command("context", "json")
 def status(options: Any, pool: str) -> int:
     """Show, from any machine, which nodes are out of service, by which run, in which step.
 
@@ -177,7 +95,7 @@ def status(options: Any, pool: str) -> int:
     return orders.status(options, pool)
 
 
-@_command(*_ORDER)
+@command(*ORDER)
 def pause(options: Any, pool: str) -> int:
     """Ask every run of a pool, this one and later ones, to start no more nodes until `resume`."""
     from fleetdrv import orders
@@ -185,7 +103,7 @@ def pause(options: Any, pool: str) -> int:
     return orders.pause(options, pool)
 
 
-@_command(*_ORDER)
+@command(*ORDER)
 def resume(options: Any, pool: str) -> int:
     """Lift a pause."""
     from fleetdrv import orders
@@ -193,7 +111,7 @@ def resume(options: Any, pool: str) -> int:
     return orders.resume(options, pool)
 
 
-@_command(*_ORDER)
+@command(*ORDER)
 def abort(options: Any, pool: str) -> int:
     """End the run under way: it starts no more nodes, for good; nodes in hand are finished."""
     from fleetdrv import orders
@@ -201,7 +119,7 @@ def abort(options: Any, pool: str) -> int:
     return orders.abort(options, pool)
 
 
-@_command(*_ORDER)
+@command(*ORDER)
 def hold(options: Any, node: str) -> int:
     """Have fleetdrv leave a node alone, from any machine, until `release`; --reason is required.
 
@@ -214,7 +132,7 @@ def hold(options: Any, node: str) -> int:
     return orders.hold(options, node)
 
 
-@_command("context", "json")
+@command("context", "json")
 def release(options: Any, node: str) -> int:
     """Take the hold off a node that `hold` put there; its next turn is the next command's."""
     from fleetdrv import orders
@@ -222,7 +140,7 @@ def release(options: Any, node: str) -> int:
     return orders.release(options, node)
 
 
-@_command("inventory", "json", *_SUDO)
+@command("inventory", "json", *SUDO)
 def logs(options: Any, run: str, node: str) -> int:
     """Print what a node's jobs said in a run, whole.
 
@@ -234,7 +152,7 @@ def logs(options: Any, run: str, node: str) -> int:
     return joblogs.logs(options, run, node)
 
 
-@_command("inventory", *_SUDO)
+@command("inventory", *SUDO)
 def attach(options: Any, node: str) -> int:
     """Follow the job that runs on a node now, from any machine, until it ends.
 
@@ -246,8 +164,8 @@ def attach(options: Any, node: str) -> int:
     return joblogs.attach(options, node)
 
 
-@_command(
-    *("inventory", "limit", "context", *_METRICS),
+@command(
+    *("inventory", "limit", "context", *METRICS),
     print="systemd (units), cron (a line) or cronjob (Kubernetes objects)",
     every="minutes between two starts: 5, 10, 15, 20, 30 or 60",
     image="for cronjob: an image with fleetdrv and kubectl",
@@ -262,7 +180,7 @@ def schedule(options: Any, playbook: str, print: str = "", every: int = 15, imag
     return scheduler.show(options, playbook, print, every, image)
 
 
-@_command("inventory", "limit", "json", "yes")
+@command("inventory", "limit", "json", "yes")
 def trust(options: Any) -> int:
     """Show the host keys that known_hosts does not know yet, ask, and add them.
 
@@ -274,7 +192,7 @@ def trust(options: Any) -> int:
     return trust.trust(options)
 
 
-@_command(
+@command(
     "context",
     "json",
     nodes="how many virtual machines",
