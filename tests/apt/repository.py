@@ -61,13 +61,14 @@ class Package:
 
 def dkms_package(version: str, *, of: str = "", conf: str = "", **fields: str) -> Package:
     """The practice driver as dh_dkms would package it; `of` is the version whose sources it has."""
-    sources = Path(tempfile.mkdtemp())
-    archive = toy.archive(of or version, sources)
-    subprocess.run(["tar", "-xf", archive, "-C", sources], check=True)
     files: dict[str, str | bytes] = {}
-    for path in (sources / f"toy-{of or version}").iterdir():
-        text = path.read_text().replace(f'PACKAGE_VERSION="{of or version}"', f'PACKAGE_VERSION="{version}"')
-        files[f"usr/src/toy-{version}/{path.name}"] = text + (conf if path.name == "dkms.conf" else "")
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = Path(scratch)
+        archive = toy.archive(of or version, sources)
+        subprocess.run(["tar", "-xf", archive, "-C", sources], check=True)
+        for path in (sources / f"toy-{of or version}").iterdir():
+            text = path.read_text().replace(f'PACKAGE_VERSION="{of or version}"', f'PACKAGE_VERSION="{version}"')
+            files[f"usr/src/toy-{version}/{path.name}"] = text + (conf if path.name == "dkms.conf" else "")
     files["etc/toy.conf"] = f"# the package's own, {version}\n"
     scripts = {"postinst": _POSTINST, "prerm": _PRERM}
     scripts = {key: text.format(name="toy", version=version) for key, text in scripts.items()}

@@ -39,12 +39,17 @@ def _list(source: str) -> str:
     return shown.getvalue()
 
 
-if __name__ == "__main__":
-    home = tempfile.mkdtemp(prefix="ansible-home-")
+def main(home: str, sources: list[str]) -> None:
+    """Print what Ansible reads in every source, under a home of its own."""
     config = Path(home) / "ansible.cfg"
     config.touch()  # nobody's own settings
     os.environ |= {"ANSIBLE_HOME": home, "ANSIBLE_CONFIG": str(config), "ANSIBLE_LOCAL_TEMP": f"{home}/tmp"}
     os.environ |= {"ANSIBLE_DEPRECATION_WARNINGS": "0", "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
     import ansible.cli.inventory  # noqa: F401  # once, before the forks
 
-    print(json.dumps([ask(source) for source in sys.argv[1:]]))
+    print(json.dumps([ask(source) for source in sources]))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="ansible-home-", ignore_cleanup_errors=True) as home:
+        main(home, sys.argv[1:])
