@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from fleetdrv.layers import Difference, Layer
 from fleetdrv.model import NodeFacts
+from fleetdrv.modules import called
 from fleetdrv.packages import matches
 from fleetdrv.playbook import Driver
 from fleetdrv.sources import AptSource
@@ -55,6 +56,11 @@ def installed(facts: NodeFacts, name: str, version: str) -> bool:
     """Tell whether a package is wholly installed, at an exact version or one that fits a pattern."""
     package = facts.packages.get(name)
     return package is not None and package.status == "installed" and matches(version, package.version)
+
+
+def as_installed(module: str, facts: NodeFacts) -> str:
+    """Return a module with the name that its file has on the node now, before anything is changed."""
+    return called(module, facts.named.get(("-", module), module))
 
 
 def repository_digest(driver: Driver) -> str:

@@ -250,6 +250,8 @@ class NodeFacts:
     a module where nothing on the node can list one."""
     staged: frozenset[str] = frozenset()
     """Keys of finished builds that wait under /var/lib/fleetdrv/stage."""
+    named: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(key of a finished build, module) to its file's name where that is another; key `-` is what is installed."""
     good: Mapping[str, Good] = field(default_factory=dict)
     former: Mapping[str, Good] = field(default_factory=dict)
     """What was last known good before that, with another wanted state: to where a rollback leads."""

@@ -1,8 +1,9 @@
 """A kernel module's three names: loaded, on disk, and for modprobe. Pure.
 
 They are one for nearly all. NVIDIA's, as Debian packages it, is loaded as `nvidia` from `nvidia-current.ko`, and
-only the file's name is known to modprobe. Where a node's own aliases lead from one to the other, modinfo and
-modprobe follow them and nothing has to be said.
+only the file's name is known to modprobe. What DKMS builds has in it how it is called once loaded, so from the
+trial build on a node can tell the name of its file (see `called`). Where a node's own aliases lead from one to the
+other, modinfo and modprobe follow them and nothing has to be said.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Names(Model):
     name: ModuleName
     """Name once it is loaded, as in /sys/module."""
     file: ModuleName = ""
-    """Name of its file, without .ko; that of `name` where left out."""
+    """Name of its file, without .ko; where left out that of `name`, or what a build says that has `name` in it."""
     load_as: ModuleName = ""
     """What modprobe is told; that of `file` where left out."""
 
@@ -35,13 +36,32 @@ class Module(str):
 
     file: str
     load_as: str
+    derived: bool
+    """The file's name is what a node tells, not what somebody said: it may be another after an upgrade."""
 
-    def __new__(cls, name: str, file: str = "", load_as: str = "") -> Module:
+    def __new__(cls, name: str, file: str = "", load_as: str = "", *, derived: bool = False) -> Module:
         """Fill in the names that are left out."""
         module = super().__new__(cls, module_name(name))
         module.file = file or str(module)
         module.load_as = load_as or module.file
+        module.derived = derived
         return module
+
+
+def called(module: str, file: str) -> str:
+    """Return the module with the name that its file turned out to have. What the playbook says of it, stays.
+
+    >>> to_load(called("nvidia", "nvidia-current"))
+    'nvidia:nvidia-current:nvidia-current'
+    >>> file_name(called(Module("nvidia", "mine"), "nvidia-current"))
+    'mine'
+    """
+    derived = isinstance(module, Module) and module.derived
+    if not derived and module_name(file_name(module)) != module:
+        return module
+    load_as = load_name(module) if load_name(module) != file_name(module) else ""
+    file = "" if module_name(file) == module else file
+    return Module(module, file, load_as, derived=bool(file))
 
 
 def file_name(module: str) -> str:
@@ -59,8 +79,9 @@ def load_name(module: str) -> str:
 
 
 def question(module: str) -> str:
-    """Return NAME, or NAME:FILE where the file is called otherwise, as probe.sh is asked."""
-    return module if module_name(file_name(module)) == module else f"{module}:{file_name(module)}"
+    """Return NAME, or NAME:FILE where a file is said to be called otherwise: for probe.sh and apt_stage.sh."""
+    derived = isinstance(module, Module) and module.derived
+    return module if derived or module_name(file_name(module)) == module else f"{module}:{file_name(module)}"
 
 
 def to_load(module: str) -> str:

@@ -87,7 +87,7 @@ class Outage:
         self.service.mark_touched(warrant.run, due.job)
         warrant.check()
         self.tell("outage", f"{len(seen.plan.outage)} steps", Level.PROGRESS)
-        self.jobs.send(due.job, seen.plan.outage, warrant, self._configuration())
+        self.jobs.send(due.job, seen.plan.outage, warrant, _configuration(seen))
         return None
 
     def _neighbours(self, seen: View) -> Owed | None:
@@ -265,13 +265,6 @@ class Outage:
         seconds = f" after {self.seconds_out:.1f} s out of service" + (f": {self.cost}" if self.cost else "")
         self.tell("uncordon", f"back in service{seconds}", Level.PROGRESS)
 
-    def _configuration(self) -> dict[str, bytes]:
-        return {
-            path: text.encode()
-            for driver in self.loaded.playbook.drivers
-            for path, text in driver.configuration().items()
-        }
-
 
 def _unkept(driver: Driver, facts: NodeFacts) -> bool:
     """Whether what is kept may be of something else; a trial build that is still there was installed since."""
@@ -279,6 +272,11 @@ def _unkept(driver: Driver, facts: NodeFacts) -> bool:
         return False  # nothing of the kernel's own modules can be lost
     good = facts.good.get(driver.name)
     return good is None or good.digest != driver.digest or stage_key(driver, facts) in facts.staged
+
+
+def _configuration(seen: View) -> dict[str, bytes]:
+    texts = (pair for driver in seen.wanted for pair in driver.configuration().items())
+    return {path: text.encode() for path, text in texts}
 
 
 def _unloads(seen: View) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from fleetdrv import steps
-from fleetdrv.built import dkms_names, installed, packages_match
+from fleetdrv.built import as_installed, dkms_names, installed, packages_match
 from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
 from fleetdrv.lifelines import lifelines, unload_order
 from fleetdrv.model import NodeFacts
@@ -217,7 +217,7 @@ def _outage(
     for comparison in reversed(comparisons):
         if comparison.unload:
             names = _unloaded(comparison, facts, kept.get(comparison.driver.name))
-            leaving = (among(comparison.driver.modules, name) for name in names)
+            leaving = (as_installed(among(comparison.driver.modules, name), facts) for name in names)
             why = f"{comparison.driver.name}: old code out of the kernel"
             yield Step(program="unload.sh", argv=tuple(map(to_load, leaving)), why=why)
     for comparison in comparisons:

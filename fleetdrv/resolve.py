@@ -1,5 +1,6 @@
-"""What version patterns mean: resolved once per run, release and architecture to exact versions and hashes. Pure.
+"""What a playbook leaves open of packages, made exact for a node: versions, and the names of files. Pure.
 
+What version patterns mean is resolved once per run, release and architecture to exact versions and hashes.
 The answer is kept in the run record (`RunRecord.versions`), so that later nodes and later runs of the same
 playbook take the same versions, whatever the mirror has got since. Only lists that are new are asked: a node
 whose lists are a year old must not decide what a fleet gets.
@@ -11,10 +12,11 @@ from collections.abc import Iterable, Mapping
 
 from fleetdrv.built import installed
 from fleetdrv.model import Candidate, NodeFacts
+from fleetdrv.modules import called
 from fleetdrv.packages import compare_versions, resolve
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.sources import AptSource
-from fleetdrv.steps import lists_are_new
+from fleetdrv.steps import lists_are_new, stage_key
 
 
 def pin_name(facts: NodeFacts, package: str) -> str:
@@ -44,13 +46,14 @@ def resolved(playbook: Playbook, nodes: Iterable[NodeFacts], pins: Mapping[str, 
 
 
 def exact(playbook: Playbook, facts: NodeFacts, pins: Mapping[str, str], *, upgrade: bool = False) -> Playbook:
-    """Return the playbook with exact versions and hashes for one node, as far as they are known.
+    """Return the playbook with exact versions, hashes and names of files for one node, as far as they are known.
 
     A version that is installed and fits its pattern is as wanted; with `upgrade` only if the pin is not newer.
     """
     if not any(True for _ in _apt_drivers(playbook)):
         return playbook
     drivers = tuple(_exact_driver(driver, facts, pins, upgrade) for driver in playbook.drivers)
+    drivers = tuple(_with_files(driver, facts) for driver in drivers)
     return playbook.model_copy(update={"drivers": drivers})
 
 
@@ -88,6 +91,16 @@ def _exact_driver(driver: Driver, facts: NodeFacts, pins: Mapping[str, str], upg
                 digests.setdefault(name, digest)  # what the playbook itself says, counts
     exact_apt = apt.model_copy(update={"packages": packages, "sha256": digests})
     return driver.model_copy(update={"apt": exact_apt})
+
+
+def _with_files(driver: Driver, facts: NodeFacts) -> Driver:
+    """What is built for the wanted versions knows its names; before, those of what is installed are likely."""
+    if driver.apt is None:
+        return driver
+    key = stage_key(driver, facts)
+    source = key if key in facts.staged else "-"
+    modules = tuple(called(module, facts.named.get((source, module), module)) for module in driver.modules)
+    return driver.model_copy(update={"modules": modules})
 
 
 def _newer(version: str, facts: NodeFacts, package: str) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fleetdrv.built import repository_digest
+from fleetdrv.built import as_installed, repository_digest
 from fleetdrv.compare import Comparison
 from fleetdrv.layers import Layer
 from fleetdrv.model import Candidate, NodeFacts
-from fleetdrv.modules import file_name, to_load
+from fleetdrv.modules import file_name, question, to_load
 from fleetdrv.packages import compare_versions
 from fleetdrv.playbook import Driver
 from fleetdrv.sources import AptSource, DkmsSource
@@ -139,7 +139,7 @@ def _dkms_stage(driver: Driver, source: DkmsSource, facts: NodeFacts) -> Step:
 
 def _apt_stage(driver: Driver, apt: AptSource, facts: NodeFacts) -> Step:
     down = ("--allow-downgrade",) if _goes_down(apt, facts) else ()
-    words = (*down, driver.name, stage_key(driver, facts), apt.conffiles, ",".join(map(file_name, driver.modules)))
+    words = (*down, driver.name, stage_key(driver, facts), apt.conffiles, ",".join(map(question, driver.modules)))
     pins = _pins(apt, digests=True)
     return Step(
         program="apt_stage.sh",
@@ -224,9 +224,12 @@ def initramfs(comparisons: Iterable[Comparison], facts: NodeFacts) -> Iterator[S
 
 
 def renewed(drivers: Iterable[Driver], facts: NodeFacts) -> Iterator[Step]:
-    """Yield a look into the initramfs of each kernel, for anything of the drivers."""
-    carried = (m for driver in drivers for m in (*map(file_name, driver.modules), *driver.conflicts))
-    names = tuple(dict.fromkeys(carried))
+    """Yield a look into the initramfs of each kernel, for anything of the drivers, also by files' former names."""
+    carried: dict[str, None] = {}
+    for driver in drivers:
+        former = (as_installed(module, facts) for module in driver.modules)
+        carried |= dict.fromkeys((*map(file_name, (*driver.modules, *former)), *driver.conflicts))
+    names = tuple(carried)
     for kernel in facts.kernels.bootable:
         if names and kernel in facts.initrds:
             why = f"initramfs of {kernel}: written anew if it carries any of this"

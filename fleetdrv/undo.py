@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 
 from fleetdrv.model import Good, NodeFacts
+from fleetdrv.modules import among, called, file_name
 from fleetdrv.packages import matches
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
@@ -54,10 +55,15 @@ def _target(driver: Driver, facts: NodeFacts) -> Good | None:
 
 
 def _same(driver: Driver, then: Driver) -> bool:
-    """Tell whether a state is the playbook's own: patterns mean whatever version they were resolved to."""
+    """Tell whether a state is the playbook's own.
+
+    Patterns mean whatever version they were resolved to, and files have the names that they had then.
+    """
     apt, apt_then = driver.apt, then.apt
     if apt and apt_then and apt.packages.keys() == apt_then.packages.keys():
         if not all(matches(pattern, apt_then.packages[name]) for name, pattern in apt.packages.items()):
             return False
-        driver = driver.model_copy(update={"apt": apt.model_copy(update={"packages": apt_then.packages})})
+        packages = apt.model_copy(update={"packages": apt_then.packages})
+        modules = tuple(called(m, file_name(among(then.modules, m))) for m in driver.modules)
+        driver = driver.model_copy(update={"apt": packages, "modules": modules})
     return driver.digest == then.digest

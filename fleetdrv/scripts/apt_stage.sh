@@ -5,9 +5,11 @@
 #   debs/*.deb                     the packages and what they need beside what is installed
 #   NAME-VERSION.dkms.tar.gz       built modules of each dkms.conf in them
 #   places                         "NAME VERSION FOLDER": where the package's postinst looks for that tarball
+#   names                          "MODULE FILE" of each build that is loaded by another name than its file's
 #
 # Usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,… NAME=VERSION=SHA256… -- KERNEL…
-#   MODULE  each kernel has to have it then: built here, in a package, or in the kernel's own tree
+#   MODULE  or MODULE:FILE; each kernel has to have it then: built here, in a package, or the kernel's own
+#   FILE    name of its file, without .ko; where it is not said, the file of a build may be called otherwise
 # Exit: 0 done, or already there · 64 usage · 65 a package is not the one with that digest · 66 no headers
 #       67 the driver excludes a kernel (BUILD_EXCLUSIVE), or brings it no such module · 68 does not compile
 #       69 a tool is missing
@@ -98,14 +100,14 @@ build_all() {
 }
 
 main() {
-    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE,... NAME=VERSION=SHA256...'
-    usage="$usage -- KERNEL..."
+    usage='usage: apt_stage.sh [--allow-downgrade] DRIVER KEY keep|replace MODULE[:FILE],...'
+    usage="$usage NAME=VERSION=SHA256... -- KERNEL..."
     downgrade=''
     [ "${1-}" != --allow-downgrade ] || { downgrade=--allow-downgrades && shift; }
     [ $# -ge 7 ] || die 64 "$usage"
     driver=$1 key=$2 modules=$4
     case $3 in keep | replace) ;; *) die 64 "$usage" ;; esac
-    case $4 in '' | *[!A-Za-z0-9_,-]*) die 64 "$usage" ;; esac
+    case $4 in '' | *[!A-Za-z0-9_,:-]*) die 64 "$usage" ;; esac
     shift 4
     plain_words "$driver" "$key"
     take_pins "$@" || die 64 "$usage"

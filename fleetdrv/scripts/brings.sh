@@ -2,13 +2,22 @@
 # Whether each kernel will have each module once packages are installed. Sourced by apt_stage.sh, after
 # module.sh and dkms.sh; uses its new and pinned.
 
-# brings MODULE KERNEL: whether the packages, or their builds, have that module for that kernel.
+# brings FILE KERNEL: whether the packages, or their builds, have a file of that name for that kernel.
 brings() {
     while read -r path; do
         path=${path%%.ko*}
         case $path in */"$2"/*) ;; *) continue ;; esac
-        [ "$(printf '%s' "${path##*/}" | tr - _)" != "$1" ] || return 0
+        as_kernel "${path##*/}"
+        [ "$plain" != "$1" ] || return 0
     done <"$new/modules"
+    return 1
+}
+
+# is_called_otherwise MODULE KERNEL: whether a build for it is loaded by that name, whatever its file is called.
+is_called_otherwise() {
+    while read -r name path; do
+        case $name$path in "$1"/*/"$2"/*) return 0 ;; esac
+    done <"$new/named"
     return 1
 }
 
@@ -26,16 +35,33 @@ is_replaced() {
     return 1
 }
 
-# need_modules MODULE,… KERNEL…: packages without any module for a kernel would install, and do nothing.
-need_modules() {
+# Write down which builds are loaded under another name than their file's: the plan goes by that.
+name_builds() {
     (cd "$new/tree" && find . -path '*/module/*' -name '*.ko*') >>"$new/modules"
-    names=$1
+    # shellcheck disable=SC2046 # DKMS wants plain names, and so do we
+    loaded_names $(find "$new/tree" -path '*/module/*' -name '*.ko*') >"$new/named"
+    while read -r name path; do
+        path=${path##*/}
+        path=${path%%.ko*}
+        as_kernel "$path"
+        case $name:$path in "$plain:"* | *[!A-Za-z0-9_:-]*) ;; *) echo "$name $path" ;; esac
+    done <"$new/named" | sort -u >"$new/out/names"
+}
+
+# need_modules MODULE[:FILE],… KERNEL…: packages without any module for a kernel would install, and do nothing.
+need_modules() {
+    name_builds
+    words=$(printf '%s' "$1" | tr , ' ')
     shift
     for kernel; do
-        for module in $(printf '%s' "$names" | tr ,- ' _'); do
-            ! brings "$module" "$kernel" || continue
-            module_file "$module" "$kernel" && [ -n "$file" ] && ! is_replaced "$kernel" && continue
-            die 67 "$module: neither these packages nor kernel $kernel have a module of that name"
+        for word in $words; do
+            module=${word%%:*}
+            as_kernel "${word#*:}"
+            wanted=$plain
+            ! brings "$wanted" "$kernel" || continue
+            [ "$word" != "$module" ] || ! is_called_otherwise "$module" "$kernel" || continue
+            module_file "$wanted" "$kernel" && [ -n "$file" ] && ! is_replaced "$kernel" && continue
+            die 67 "$wanted: neither these packages nor kernel $kernel have a module of that name"
         done
     done
 }

@@ -6,7 +6,7 @@ tab=$(printf '\t')
 newline='
 '
 apart=$IFS
-seen='' carried='' driver='' packages=''
+seen='' carried='' driver='' packages='' made='' made_names='' names_of=''
 
 # Print one record.
 row() {
@@ -62,8 +62,9 @@ look_at_files() {
     looked=''
     for kernel in "$running" "$newest" "$boot_default"; do
         case " $looked " in *" $kernel "*) continue ;; esac
-        looked="$looked $kernel"
-        if ! module_file "$2" "$kernel"; then
+        looked="$looked $kernel" its_name=$2
+        [ "$1" != "$2" ] || find_file_name "$1" "$kernel"
+        if ! module_file "$its_name" "$kernel"; then
             row error "file $1 $kernel: modinfo or the file cannot be read"
         elif [ -n "$file" ]; then
             row file "$1" "$kernel" "$file" "$version" "$srcversion" "$build_id"

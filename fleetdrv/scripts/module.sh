@@ -79,6 +79,23 @@ SAID
     esac
 }
 
+# Set plain to a name as the kernel writes it: files may say nvidia-uvm.
+as_kernel() {
+    plain=$1
+    while :; do
+        case $plain in *-*) plain=${plain%%-*}_${plain#*-} ;; *) return ;; esac
+    done
+}
+
+# loaded_names FILE…: print "NAME FILE" of module files. What one is called once it is loaded is written in it
+# (since Linux 4.13), whatever DKMS or a package calls the file.
+loaded_names() {
+    [ $# -gt 0 ] || return 0
+    modinfo -- "$@" 2>/dev/null | while read -r field value; do
+        case $field in filename:) its_file=$value ;; name:) printf '%s %s\n' "$value" "$its_file" ;; esac
+    done
+}
+
 # Print what modules for each bootable kernel are built against: digests of its Module.symvers and .config.
 # Both are read once a look, by one process. A kernel that lacks one of them has no record.
 look_at_abi() {
@@ -99,7 +116,7 @@ look_at_abi() {
 
 # Print what is kept of a driver: the state that was verified last, and the former one.
 look_at_good() {
-    driver=$1 packages=''
+    driver=$1 packages='' made=''
     for path in "$fleetdrv/services/$1"/*; do
         [ ! -e "$path" ] || row stopped "$1" "${path##*/}"
     done

@@ -101,11 +101,37 @@ look_at_packaged() {
         case $conf in
         "/usr/src/$dkms_name-$dkms_version/dkms.conf")
             row packaged "$1" "$dkms_name" "$dkms_version"
+            made="${made-} $dkms_name/$dkms_version"
             look_at_dkms "$dkms_name"
             ;;
         *) row error "package $1: $conf does not say plainly which DKMS package it is" ;;
         esac
     done
+}
+
+# find_file_name NAME KERNEL: set its_name to what a module's file is called: of what DKMS made of the driver's
+# packages, the one called like the module, or the one which says that this is its name.
+find_file_name() {
+    its_name=$1 made_files=''
+    for place in $made; do
+        for ko in "/var/lib/dkms/$place/$2"/*/module/*.ko*; do
+            [ -e "$ko" ] || continue
+            made_files="$made_files $ko"
+            as_kernel "${ko##*/}"
+            [ "${plain%%.ko*}" != "$1" ] || return 0
+        done
+    done
+    [ -n "$made_files" ] || return 0
+    # shellcheck disable=SC2086
+    [ "$names_of" = "$made_files" ] || { names_of=$made_files && made_names=$(loaded_names $made_files); }
+    while read -r loaded ko; do
+        [ "$loaded" = "$1" ] || continue
+        its_name=${ko##*/} && its_name=${its_name%%.ko*}
+        row named - "$1" "$its_name"
+        return
+    done <<NAMES
+$made_names
+NAMES
 }
 
 # When stage last got lists for a driver, and for which repository: apt_refresh.sh leaves a file.

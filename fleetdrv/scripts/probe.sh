@@ -17,6 +17,7 @@
 #   loaded NAME STATE REFCOUNT VERSION SRCVERSION BUILD-ID · file NAME KERNEL PATH VERSION SRCVERSION BUILD-ID
 #   abi KERNEL SYMBOLS CONFIG · conf PATH SHA256 · staged KEY · token N · pci V:D · initrd KERNEL (it has one)
 #   initramfs KERNEL MODULE (is in there, maybe an old one; - where none can tell) · stopped DRIVER UNIT
+#   named KEY MODULE FILE (name of its file where that is another: of what is staged; - of what is installed)
 #   good|former DRIVER DIGEST BASE64 · job ID STATE CODE STEP · free PATH KIB · secureboot · no-autoinstall
 #   dpkg-interrupted (not our own) · check COUNT BASE64 (words, each ended by NUL, output, newline, exit status)
 #   package NAME VERSION STATUS yes|no|ours (held) · candidate NAME VERSION SHA256
@@ -115,6 +116,9 @@ look_at_records() {
     [ $# -eq 0 ] || sha256sum -- "$@" | while read -r sum path; do row conf "$path" "$sum"; done
     for folder in "$fleetdrv"/stage/*; do
         [ ! -d "$folder" ] || row staged "${folder##*/}"
+        [ ! -e "$folder/names" ] || while read -r module file; do
+            row named "${folder##*/}" "$module" "$file"
+        done <"$folder/names"
     done
     [ -d "$fleetdrv/jobs" ] || return 0
     cd "$fleetdrv/jobs" || row error 'jobs: cannot be read'

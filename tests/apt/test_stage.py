@@ -112,9 +112,29 @@ def test_a_file_may_have_a_dash_in_its_name(ready: AptNode) -> None:
 
 def test_a_module_of_the_version_to_be_replaced_goes_with_it(ready: AptNode) -> None:
     ready.bring_to("toy-dkms=1.0")
-    refused = ready.stage("key", "toy-dkms=1.3", modules="fleetdrv_toy")
+    refused = ready.stage("key", "toy-dkms=1.3", modules="fleetdrv_toy:fleetdrv_toy")
     assert (refused.code, "fleetdrv_toy: neither these packages" in refused.reason) == (67, True), refused.err
     assert ready.stage("key", "toy-dkms=1.3", modules="toy-renamed").code == 0
+
+
+def test_a_build_that_is_called_otherwise_is_known_by_the_name_within_it(ready: AptNode) -> None:
+    """As NVIDIA's in Debian: the plan is told how the file is called, before anything is installed."""
+    said = ready.stage("key", "toy-dkms=1.3", modules="fleetdrv_toy:toy-other")
+    assert (said.code, said.reason.startswith("toy_other: neither")) == (67, True), "what is said, counts"
+    staged = ready.stage("key", "toy-dkms=1.3", modules="fleetdrv_toy")
+    assert staged.code == 0, staged.err
+    assert [record for record in ready.probe() if record[0] == "named"] == [
+        ["named", "key", "fleetdrv_toy", "toy_renamed"]
+    ]
+    assert ready.install("key", "toy-dkms=1.3").code == 0
+    ready.call("rm -r /var/lib/fleetdrv/stage/key")
+    seen = ready.probe("driver", "toy", "package", "toy-dkms", "module", "fleetdrv_toy", "module", "nonesuch")
+    assert [record for record in seen if record[0] == "named"] == [["named", "-", "fleetdrv_toy", "toy_renamed"]]
+    (file,) = (record for record in seen if record[0] == "file")
+    assert (file[1], file[3].rpartition("/")[2]) == ("fleetdrv_toy", "toy_renamed.ko")
+    assert ready.stage("plain", "toy-dkms=1.0", downgrade=True).code == 0
+    assert ready.probe()[-1] == ["end"]
+    assert not [record for record in ready.probe() if record[0] == "named"], "1.0 is called as it is loaded"
 
 
 def test_a_kernels_name_is_no_pattern(ready: AptNode) -> None:

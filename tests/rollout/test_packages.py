@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,8 @@ class AptFleet(SimFleet):
     """Two nodes whose packages come from a repository that the tests publish."""
 
     repository: Repository
+    more: Mapping[str, Any] = {}
+    """What else the driver says."""
 
     def book(self, version: str, **apt: Any) -> Path:
         """Write a playbook that wants the packaged practice driver at a version or pattern."""
@@ -45,6 +47,7 @@ class AptFleet(SimFleet):
             "apt": {"packages": {"toy-dkms": version}, "repository": repository, **apt},
             "modules": ["fleetdrv_toy"],
             "checks": [["cat", "/sys/class/misc/fleetdrv_toy/code"]],
+            **self.more,
         }
         path = self.folder / "packages.yaml"
         book = {"name": "toy", "hosts": "gpu", "pool": self.tag, "drivers": [driver]}
@@ -162,6 +165,49 @@ def test_an_upgrade_is_undone_from_what_the_nodes_keep(fleet: AptFleet) -> None:
         assert node.call("cat /sys/class/misc/fleetdrv_toy/code").strip() == "1.0"
     again = fleet.fleetdrv("rollback", book, "-i", str(fleet.inventory), "--yes", "--json", code=0)
     assert {node["verdict"] for node in again.json["nodes"].values()} == {"converged"}
+
+
+@pytest.mark.parametrize("size", [1])
+def test_a_module_whose_file_is_called_otherwise_needs_no_word_in_the_playbook(fleet: AptFleet) -> None:
+    """As NVIDIA's in Debian, and the next version calls it otherwise again: each step has the right name."""
+    for version, of, file in (("2.5", "1.0", "toy-current"), ("2.6", "1.1", "toy-next")):
+        conf = f'DEST_MODULE_NAME[0]="{file}"\n'
+        fleet.repository.add(dkms_package(version, of=of, conf=conf))
+    (node,) = fleet.nodes.values()
+    fleet.more = {"parameters": {"fleetdrv_toy": {"greeting": "hi"}}}
+
+    def stands_at(file: str, code: str) -> None:
+        """Loaded from that file, with its options; the boot would do the same, and nothing is left to do."""
+        folder = node.folder / "modules/up" / node.kernel / "updates/dkms"
+        assert [path.name for path in folder.iterdir()] == [f"{file}.ko"]
+        assert node.loaded() == {"fleetdrv_toy": build_id(folder / f"{file}.ko")}
+        assert node.call("cat /sys/module/fleetdrv_toy/version /sys/module/fleetdrv_toy/parameters/greeting") == (
+            f"{code}\nhi\n"
+        )
+        own = node.call("cat /etc/modprobe.d/fleetdrv-toy.conf /etc/modules-load.d/fleetdrv-toy.conf")
+        assert [line for line in own.splitlines() if line[0] != "#"] == [f"options {file} greeting=hi", file]
+
+    fleet.bring("2.5")
+    stands_at("toy-current", "1.0")
+    fleet.points.arm(-1, Moment.BEFORE)
+    again = fleet.bring("2.5", "--json")
+    assert (fleet.writes(), again.json["effects"]) == ([], {"execs": 2, "api_writes": 0})
+    fleet.bring("2.6")
+    stands_at("toy-next", "1.1")
+    node.call("rmmod fleetdrv_toy; rm /etc/modprobe.d/fleetdrv-toy.conf")
+    drifted = fleet.fleetdrv("drift", str(fleet.book("2.6")), "-i", str(fleet.inventory), "--json", code=2)
+    layers = [found["layer"] for found in drifted.json["nodes"][node.name]["differences"]]
+    assert sorted(layers) == ["configuration", "loaded"]
+    fleet.bring("2.6")
+    stands_at("toy-next", "1.1")
+    fleet.fleetdrv("rollback", str(fleet.book("2.6")), "-i", str(fleet.inventory), "--yes", code=0)
+    stands_at("toy-current", "1.0")
+    assert fleet.look("2.5").code == 0
+    fleet.repository.add(dkms_package("2.7", of="1.3", conf='DEST_MODULE_NAME[0]="toy-broken"\n'))
+    fleet.bring("2.7", code=4)
+    stands_at("toy-current", "1.0")
+    assert fleet.look("2.5").code == 0
+    assert fleet.is_sound()
 
 
 def test_a_version_whose_init_fails_is_rolled_back(fleet: AptFleet) -> None:
