@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from fleetdrv.layers import Difference, Layer
 from fleetdrv.model import NodeFacts
-from fleetdrv.modules import called
+from fleetdrv.modules import Module, called
 from fleetdrv.packages import matches
 from fleetdrv.playbook import Driver
 from fleetdrv.sources import AptSource
@@ -59,8 +59,9 @@ def installed(facts: NodeFacts, name: str, version: str) -> bool:
 
 
 def as_installed(module: str, facts: NodeFacts) -> str:
-    """Return a module with the name that its file has on the node now, before anything is changed."""
-    return called(module, facts.named.get(("-", module), module))
+    """Return a module with the name that its file has on the node now, whatever another version calls it."""
+    file = facts.named.get(("-", module))
+    return Module(module, file, derived=True) if file else called(module, module)
 
 
 def repository_digest(driver: Driver) -> str:

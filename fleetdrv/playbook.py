@@ -53,7 +53,8 @@ class Driver(Model):
     modules: Annotated[
         tuple[Annotated[str, AsModule()], ...], Field(min_length=1, max_length=32, strict=False)
     ]
-    """Load order; unloaded in reverse. By loaded name, or as `{name:, file:, load_as:}` where names differ."""
+    """Load order; unloaded in reverse. By loaded name, or as `{name:, file:, load_as:}` where names differ and
+    neither a dkms.conf nor a trial build can tell."""
     parameters: dict[ModuleName, dict[ParameterName, ParameterValue]] = {}
     conflicts: Annotated[tuple[ModuleName, ...], Field(max_length=16, strict=False)] = ()
     """Modules that must not be loaded beside it: unloaded, and kept from being loaded by their aliases."""

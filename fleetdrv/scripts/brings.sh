@@ -13,7 +13,7 @@ brings() {
     return 1
 }
 
-# is_called_otherwise MODULE KERNEL: whether a build for it is loaded by that name, whatever its file is called.
+# is_called_otherwise MODULE KERNEL: whether a build for it is loaded by that name, whatever its file's name.
 is_called_otherwise() {
     while read -r name path; do
         case $name$path in "$1"/*/"$2"/*) return 0 ;; esac

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 from fleetdrv.look import questions
-from fleetdrv.modules import Module, among, file_name, load_name, question, to_load
+from fleetdrv.model import Candidate, Good, NodeFacts, Package, Packaged
+from fleetdrv.modules import Module, among, called, file_name, load_name, question, to_load
 from fleetdrv.plan import plan
 from fleetdrv.playbook import Driver
-from fleetdrv.steps import renewed, restore
+from fleetdrv.resolve import exact
+from fleetdrv.sources import AptSource
+from fleetdrv.steps import renewed, restore, stage_key
+from fleetdrv.undo import NOTHING_KEPT, plan_back
 from tests.core.factories import KERNEL, a_driver, a_file, a_loaded, a_playbook, some_facts
 
 NVIDIA = a_driver(
@@ -76,3 +82,75 @@ def test_each_program_is_told_the_names_that_it_needs() -> None:
     assert step.argv == (KERNEL, "nvidia-current", "nvidia_uvm", "nvidia_fs")
     files = tuple(a_file(module) for module in NVIDIA.modules)
     assert plan(a_playbook(NVIDIA), some_facts(NVIDIA, files=files)).differences == ()
+
+
+def test_what_the_playbook_says_goes_before_what_a_build_says() -> None:
+    assert [to_load(called(module, "other")) for module in NVIDIA.modules] == [
+        "nvidia:nvidia-current:nvidia-current",
+        "nvidia_uvm:nv-uvm:other",
+        "nvidia_fs:other:other",
+    ]
+    found = called(Module("nvidia-uvm"), "nv-uvm")
+    assert (found, file_name(found), load_name(found)) == ("nvidia_uvm", "nv-uvm", "nv-uvm")
+    assert question(found) == "nvidia_uvm", "a node is not asked for what it told itself"
+    assert question(copy.deepcopy(found)) == "nvidia_uvm"
+    assert to_load(called(found, "newer")) == "nvidia_uvm:newer:newer"
+    assert to_load(called(found, "nvidia-uvm")) == "nvidia_uvm"
+
+
+OLD, NEW = "535.1-1", "550.1-1"
+
+
+def a_packaged(version: str, **more: Any) -> Driver:
+    apt = AptSource(packages={"nvidia-kernel-dkms": version})
+    return a_driver("nvidia", **{"dkms": None, "apt": apt, "parameters": {"nvidia": {"mode": "fast"}}, **more})
+
+
+def a_node(version: str, named: dict[tuple[str, str], str], *staged: str, **more: Any) -> NodeFacts:
+    """Return facts of a node with the packages of a version, whose module is loaded."""
+    packages = {"nvidia-kernel-dkms": Package(name="nvidia-kernel-dkms", version=version, status="installed")}
+    packaged = (Packaged(package="nvidia-kernel-dkms", dkms_name="nvidia-current", dkms_version=version),)
+    known = {"packages": packages, "packaged": packaged, "named": named, "staged": frozenset(staged)}
+    return some_facts(a_driver("nvidia"), loaded={"nvidia": a_loaded("nvidia", "1.0")}, **{**known, **more})
+
+
+def test_a_packaged_modules_file_is_called_as_its_build_says() -> None:
+    """What is staged for the wanted version decides how it is loaded, what is installed how the old one left."""
+    book = a_playbook(a_packaged(NEW))
+    installed = {("-", "nvidia"): "nvidia-current"}
+    before = a_node(OLD, installed, initrds=frozenset({KERNEL}))
+    (likely,) = exact(book, before, {}).drivers
+    assert to_load(likely.modules[0]) == "nvidia:nvidia-current:nvidia-current", "until the build says another"
+    key = stage_key(likely, before)
+    staged = a_node(OLD, {**installed, (key, "nvidia"): "nvidia-tesla"}, key, initrds=frozenset({KERNEL}))
+    wanted = exact(book, staged, {})
+    assert [wanted.drivers[0].configuration()[f"/etc/{place}/fleetdrv-nvidia.conf"].splitlines()[1] for place in (
+        "modprobe.d", "modules-load.d"
+    )] == ["options nvidia-tesla mode=fast", "nvidia-tesla"]
+    steps = {step.program: step.argv for step in plan(wanted, staged).outage}
+    assert steps["unload.sh"] == ("nvidia:nvidia-current:nvidia-current",)
+    assert steps["load.sh"] == ("nvidia:nvidia-tesla:nvidia-tesla",)
+    assert steps["initramfs.sh"] == (KERNEL, "nvidia-tesla", "nvidia-current")
+    plain = exact(book, a_node(OLD, installed, key), {})
+    assert to_load(plain.drivers[0].modules[0]) == "nvidia", "a build that says nothing calls it as it is loaded"
+
+
+def test_a_stage_is_asked_for_what_was_said_and_not_for_what_was_derived() -> None:
+    for said, word in (("nvidia", "nvidia"), ({"name": "nvidia", "file": "mine"}, "nvidia:mine")):
+        offered = (Candidate(name="nvidia-kernel-dkms", version=NEW, sha256="0" * 64),)
+        named = {("-", "nvidia"): "nvidia-current"}
+        facts = a_node(OLD, named, lists_seconds=60, candidates=offered)
+        pins = {"debian 12/amd64/nvidia-kernel-dkms": f"{NEW} {'0' * 64}"}
+        book = exact(a_playbook(a_packaged(NEW, modules=(said,), parameters={})), facts, pins)
+        (step,) = (step for step in plan(book, facts).stage if step.program == "apt_stage.sh")
+        assert step.argv[3] == word
+
+
+def test_a_state_that_was_kept_with_derived_names_is_the_playbooks_own() -> None:
+    book, facts = a_playbook(a_packaged(NEW)), a_node(NEW, {("-", "nvidia"): "nvidia-current"})
+    (wanted,) = exact(book, facts, {}).drivers
+    kept = Good(driver="nvidia", digest=wanted.digest, wanted=wanted.model_dump_json())
+    there = replace(facts, good={"nvidia": kept})
+    assert plan_back(book, exact(book, there, {}), there)[1].reason == NOTHING_KEPT
+    other = a_playbook(a_packaged(NEW, modules=({"name": "nvidia", "file": "mine"},)))
+    assert plan_back(other, other, there)[0].drivers == (wanted,)

@@ -191,12 +191,12 @@ def test_a_module_whose_file_is_called_otherwise_needs_no_word_in_the_playbook(f
     stands_at("toy-current", "1.0")
     fleet.points.arm(-1, Moment.BEFORE)
     again = fleet.bring("2.5", "--json")
-    assert (fleet.writes(), again.json["effects"]) == ([], {"execs": 2, "api_writes": 0})
+    assert (fleet.writes(), again.json["effects"]) == ([], {"execs": 1, "api_writes": 0})
     fleet.bring("2.6")
     stands_at("toy-next", "1.1")
     node.call("rmmod fleetdrv_toy; rm /etc/modprobe.d/fleetdrv-toy.conf")
     drifted = fleet.fleetdrv("drift", str(fleet.book("2.6")), "-i", str(fleet.inventory), "--json", code=2)
-    layers = [found["layer"] for found in drifted.json["nodes"][node.name]["differences"]]
+    layers = [found["layer"] for found in drifted.json["nodes"][node.name]["drivers"]["toy"]]
     assert sorted(layers) == ["configuration", "loaded"]
     fleet.bring("2.6")
     stands_at("toy-next", "1.1")
