@@ -409,7 +409,7 @@ def test_an_outage_that_no_window_holds_is_told_with_a_way_on() -> None:
             "change the playbook, or end this run with `fleetdrv abort`: the next one measures afresh"
         )
     fits = within(STAGED, left=0, progress=replace(PASSED, outage_seconds=21600))
-    assert fits.waiting_for == "the maintenance window, which opens Sat 22:00", "the longest one is just long enough"
+    assert fits.waiting_for == "the maintenance window, which opens Sat 22:00", "the longest is just long enough"
 
 
 def test_a_shut_window_lets_staging_and_left_overs_go_on() -> None:

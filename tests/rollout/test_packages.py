@@ -167,6 +167,7 @@ def test_an_upgrade_is_undone_from_what_the_nodes_keep(fleet: AptFleet) -> None:
     assert {node["verdict"] for node in again.json["nodes"].values()} == {"converged"}
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("size", [1])
 def test_a_module_whose_file_is_called_otherwise_needs_no_word_in_the_playbook(fleet: AptFleet) -> None:
     """As NVIDIA's in Debian, and the next version calls it otherwise again: each step has the right name."""
@@ -206,7 +207,6 @@ def test_a_module_whose_file_is_called_otherwise_needs_no_word_in_the_playbook(f
     fleet.repository.add(dkms_package("2.7", of="1.3", conf='DEST_MODULE_NAME[0]="toy-broken"\n'))
     fleet.bring("2.7", code=4)
     stands_at("toy-current", "1.0")
-    assert fleet.look("2.5").code == 0
     assert fleet.is_sound()
 
 
