@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fleetdrv import progress
 from fleetdrv.policy import MaintenanceWindow, PerTopology, Rollout
 from fleetdrv.rollout import Admission, Progress, admit
+from fleetdrv.roster import Roster
 from fleetdrv.slots import Domain, Member, Pool, Stand, limits
 from fleetdrv.windows import Room
 from tests.core.factories import a_playbook, a_policy
@@ -353,6 +354,12 @@ def test_canaries_are_chosen_where_a_slot_is_free() -> None:
     )
     out = started(inside("a"), inside("a", NOT_READY), policy=policy, pool=SOME_IN_A, progress=FRESH)
     assert out.outage == ("n1",), "who is out takes no slot that is missing"
+
+
+def test_of_those_that_stand_alike_the_one_that_is_expected_to_take_longest_starts_first() -> None:
+    seconds = {"n0": 60.0, "n1": 600.0, "n2": 300.0}
+    roster = Roster(dict.fromkeys(seconds, STAGED), seconds)
+    assert admit(roster, TEN, a_policy(max_unavailable=2), PASSED).outage == ("n1", "n2")
 
 
 def within(*members: Member, left: float, progress: Progress = PASSED, **policy: Any) -> Admission:

@@ -19,6 +19,10 @@ REASONS = {
         "_domain_limits",
         'bounds = {name: _in_domain(per, pool, name) for name in sorted(pool.domains or {"XXXX"})}',
     ): "Equivalent: without domains there is one limit, and it is shown without a name.",
+    ("xǁ_Queueǁ__init__", 'self._next: tuple[_Rank, Place, int, int] | None = ""'): (
+        "Equivalent: it is read only once a node came, which sets it."
+    ),
+    ("xǁ_Queueǁleave_out", 'self._next = ""'): "Equivalent: only its truth is asked for.",
     ("disturbed", 'boot, _, stamp = mark.rpartition(" ")'): "Equivalent: neither boot id nor stamp holds a blank.",
     ("_spans", "today = now.astimezone(None).date()"): (
         "Equivalent: two zones differ by a day at most, and more days than that are looked at on both sides."
