@@ -7,14 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fleetdrv.ending import Ending
-from fleetdrv.events import Event, Level
+from fleetdrv.events import OVER, Event, Level
 from fleetdrv.metrics import driver_seen
 from fleetdrv.model import NodeFacts
 from fleetdrv.playbook import Driver
 from fleetdrv.secret import hide
-
-OVER = "over"
-"""Phase of the line that ends a journal: the command came to its end and tells its exit code."""
 
 Found = Mapping[str, Mapping[str, str]]
 """Driver to its versions: wanted, found (on disk) and loaded; empty where there is none, or none is told."""

@@ -8,6 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 
+OVER = "over"
+"""Phase of the event that ends a run: the command came to its end and tells its exit code."""
+
+
 class Level(StrEnum):
     """How much a reader wants it."""
 
