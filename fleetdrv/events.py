@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-
 OVER = "over"
 """Phase of the event that ends a run: the command came to its end and tells its exit code."""
 
