@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fleetdrv import report_values as values
 from fleetdrv.phases import Phase
+from fleetdrv.report_values import Drivers
 from fleetdrv.slots import Stand
 from fleetdrv.turn import Verdict
 
@@ -91,9 +93,6 @@ class Span:
         return max(0.0, (self.began if self.ended is None else self.ended) - self.began)
 
 
-Drivers = Mapping[str, Mapping[str, str]]
-
-
 @dataclass(slots=True, kw_only=True)
 class NodeStory:
     """A node, told one journal line after the other."""
@@ -159,7 +158,7 @@ class NodeStory:
             return
         match phase:
             case "found":
-                self.before = self.before or data.get("drivers")
+                self.before = self.before or values.drivers(data.get("drivers"))
             case "stand":
                 self._stands(at, text)
             case "look":
@@ -236,10 +235,11 @@ class NodeStory:
 
     def _ends(self, at: float, text: str, data: Mapping[str, Any]) -> None:
         verdict, _, why = text.partition(": ")
-        self.verdict, self.why = str(data.get("verdict", verdict)), str(data.get("why", why))
-        self.evidence, self.next = str(data.get("evidence") or ""), str(data.get("next") or "")
-        self.after = data.get("drivers") or None
-        self.told_seconds_out = data.get("seconds_out_of_service")
+        self.verdict = values.text(data.get("verdict")) or verdict or "ended"
+        self.why = values.text(data.get("why", why))
+        self.evidence, self.next = values.text(data.get("evidence")), values.text(data.get("next"))
+        self.after = values.drivers(data.get("drivers"))
+        self.told_seconds_out = values.number(data.get("seconds_out_of_service"))
         if self.out_since is None:
             self._close(at)
         else:

@@ -13,7 +13,7 @@ from datetime import datetime, tzinfo
 from markupsafe import Markup
 
 from fleetdrv.lease import Holder
-from fleetdrv.lines import plural, shown, span
+from fleetdrv.lines import plural, span
 from fleetdrv.nodeset import fold
 from fleetdrv.report_parts import faults, left_alone, to_go_on, versions, waits
 from fleetdrv.report_run import Report, State
@@ -58,14 +58,14 @@ def page(report: Report, style: str, zone: tzinfo, written: float) -> str:
     day = f"{datetime.fromtimestamp(report.began, zone):%Y-%m-%d}"
     clock = Clock(zone, day)
     drawing = Drawing(report, axis(report.began, report.until, zone), clock)
-    name = shown(report.about.playbook) or f"run {report.run}"
+    name = report.about.playbook or f"run {report.run}"
     refresh = Markup('<meta http-equiv="refresh" content="{}">\n').format(RELOAD_SECONDS) if report.live else ""
     return _PAGE.format(
         refresh=refresh,
         title=f"{name}: {headline(report)}. {told(report)}",
         style=Markup(style),  # our own file, from the package
         command=report.about.command or "run",
-        pool=shown(report.about.pool) or "unknown",
+        pool=report.about.pool or "unknown",
         name=name,
         tone=_tone(report),
         outcome=f"{_SIGNS[_tone(report)]} {headline(report)}",
@@ -110,7 +110,7 @@ def headline(report: Report) -> str:
         case State.UNKNOWN:
             return "No end on record: this machine cannot know whether it still runs"
     if report.stopped:
-        return f"Stopped before the end: {shown(report.stopped)}"
+        return f"Stopped before the end: {report.stopped}"
     return "Done, with faults" if tally(report)["failed"] else "Done"
 
 
@@ -143,14 +143,14 @@ def _facts(report: Report, clock: Clock) -> Markup:
         "When": f"{clock.full(report.began)}{ended} {clock.place(report.began)}",
         "Took": span(report.until - report.began),
         "Commands": f"{report.commands}, one after the other" if report.commands > 1 else "",
-        "By": str(holder) if holder else shown(about.who),
-        "Reason": shown(about.reason),
-        "Playbook": shown(about.path),
-        "State": f"{about.digest} (digest of what was wanted)" if about.digest else "",
+        "By": str(holder) if holder else about.who,
+        "Reason": about.reason,
+        "Playbook": about.path,
+        "Wanted": f"state {about.digest}" if about.digest else "",
         "Run": report.run,
         "Exit code": "" if report.exit_code is None else str(report.exit_code),
-        "Limits": ", ".join(f"{shown(name)} {shown(str(value))}" for name, value in about.limits.items()),
-        "Versions": "; ".join(f"{shown(name)} {shown(value)}" for name, value in report.versions.items()),
+        "Limits": ", ".join(f"{name} {value}" for name, value in about.limits.items()),
+        "Versions": "; ".join(f"{name} {value}" for name, value in report.versions.items()),
         "Cluster": "" if about.cluster else "none: nothing was cordoned or drained",
         "Sent": ", ".join(f"{number} {_EFFECTS.get(name, name)}" for name, number in report.effects.items()),
     }
@@ -171,8 +171,8 @@ def _figures(report: Report) -> Markup:
     rows = [("Changed", str(counts["changed"]), ""), ("Failed", str(counts["failed"]), "")]
     rows.append(("Out of service, in sum", _sum(report.seconds_out), f"of {plural(len(out), 'node')}"))
     if longest is not None:
-        rows.append(("Longest outage", took(longest.out_of_service(report.until)), shown(longest.name)))
-    rows.append(("Still out of service", str(len(still)), fold(shown(node.name) for node in still)))
+        rows.append(("Longest outage", took(longest.out_of_service(report.until)), longest.name))
+    rows.append(("Still out of service", str(len(still)), fold(node.name for node in still)))
     row = Markup("<div><dt>{}</dt><dd><strong>{}</strong> <small>{}</small></dd></div>")
     return Markup('<section aria-labelledby="figures"><h2 id="figures" class="unseen">In figures</h2>'
                   '<dl class="figures">{}</dl></section>\n').format(Markup("").join(row.format(*r) for r in rows))

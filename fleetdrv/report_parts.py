@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
-from fleetdrv.lines import alike, clean, plural, shown
+from fleetdrv.lines import alike, plural
 from fleetdrv.nodeset import fold
-from fleetdrv.report_node import Drivers, NodeStory
+from fleetdrv.report_node import NodeStory
 from fleetdrv.report_run import Report, State
 from fleetdrv.report_times import Clock, took
+from fleetdrv.report_values import Drivers
 
 FAULTS_IN_FULL = 10
 """So many kinds of fault stand there with their evidence unfolded."""
@@ -31,17 +32,17 @@ def faults(report: Report) -> Markup:
 
 def _fault(report: Report, nodes: Sequence[NodeStory], *, full: bool) -> Markup:
     first, many = nodes[0], len(nodes) > 1
-    of = f" of {shown(first.name)}" if many else ""
-    evidence = clean("\n".join(first.evidence.splitlines()[-20:]))
-    parts = [Markup("<p>{}</p>\n").format(clean(first.why))]
+    of = f" of {first.name}" if many else ""
+    evidence = "\n".join(first.evidence.splitlines()[-20:])
+    parts = [Markup("<p>{}</p>\n").format(first.why)]
     if evidence:
         parts.append(_EVIDENCE.format(Markup(" open") if full else "", of, evidence))
     log = f"fleetdrv logs {report.run} {first.name}" if evidence or not first.next else ""
     commands = [(label, text) for label, text in (("Next", first.next), ("The whole log", log)) if text]
     parts += [_command(f"{label}{of}", text) for label, text in commands]
     return Markup('<article class="fault"><h3>{}</h3>\n<p class="bad">✗ {}{}</p>\n{}</article>\n').format(
-        fold(shown(node.name) for node in nodes),
-        shown(first.verdict),
+        fold(node.name for node in nodes),
+        first.verdict,
         f", {plural(len(nodes), 'node')}" if many else "",
         Markup("").join(parts),
     )
@@ -53,7 +54,7 @@ _EVIDENCE = Markup(
 
 
 def _command(label: str, text: str) -> Markup:
-    return Markup('<p class="next">{}: <code>{}</code></p>\n').format(label, shown(text))
+    return Markup('<p class="next">{}: <code>{}</code></p>\n').format(label, text)
 
 
 def to_go_on(report: Report) -> Markup:
@@ -63,7 +64,7 @@ def to_go_on(report: Report) -> Markup:
         return Markup("")
     words = Markup("<p>The same command again does what is left.</p>\n")
     return words + _command("Type", report.about.again) + _command(
-        "How it stands", f"fleetdrv status {shown(report.about.pool)}"
+        "How it stands", f"fleetdrv status {report.about.pool}"
     )
 
 
@@ -85,7 +86,7 @@ def _versions_of(driver: str, nodes: Iterable[NodeStory]) -> Markup:
             before,
             "as before" if before == after else after,
             Markup(" <small>wanted {}</small>").format(wanted) if len(every) > 1 else "",
-            fold(map(shown, names)),
+            fold(names),
             _count(names),
         )
         for (before, after, wanted), names in alike(changes)
@@ -93,7 +94,7 @@ def _versions_of(driver: str, nodes: Iterable[NodeStory]) -> Markup:
     return Markup(
         '<table class="versions"><caption>{}{}</caption><thead><tr><th scope="col">Before</th>'
         '<th scope="col">After</th><th scope="col">Nodes</th></tr></thead><tbody>{}</tbody></table>\n'
-    ).format(shown(driver), f": {every.pop()} wanted" if len(every) == 1 else "", rows)
+    ).format(driver, f": {every.pop()} wanted" if len(every) == 1 else "", rows)
 
 
 def _now(node: NodeStory) -> Drivers | None:
@@ -105,7 +106,7 @@ def _version(drivers: Drivers | None, driver: str) -> str:
     if drivers is None:
         return "not known"
     told = drivers.get(driver) or {}
-    found, loaded = shown(str(told.get("found", ""))), shown(str(told.get("loaded", "")))
+    found, loaded = told.get("found", ""), told.get("loaded", "")
     if loaded and loaded != found:
         return f"{found or 'none'} on disk, {loaded} loaded"
     return found or "none"
@@ -113,7 +114,7 @@ def _version(drivers: Drivers | None, driver: str) -> str:
 
 def _wanted(node: NodeStory, driver: str) -> str:
     told = (node.after or node.before or {}).get(driver) or {}
-    return shown(str(told.get("wanted", "")))
+    return told.get("wanted", "")
 
 
 def _count(names: Sequence[str]) -> Markup:
@@ -125,7 +126,7 @@ def left_alone(report: Report) -> Markup:
     alone = {n.name: (n.verdict or "not begun", n.why) for n in report.nodes if not n.failed and not n.spans}
     item = Markup("<div><dt>{}{}</dt><dd>{}{}</dd></div>")
     rows = (
-        item.format(shown(verdict), f": {shown(why)}" if why else "", fold(map(shown, names)), _count(names))
+        item.format(verdict, f": {why}" if why else "", fold(names), _count(names))
         for (verdict, why), names in alike(alone)
     )
     return Markup('<dl class="sets">{}</dl>\n').format(Markup("").join(rows)) if alone else Markup("")
@@ -136,13 +137,13 @@ def waits(report: Report, clock: Clock) -> Markup:
     totals: dict[str, float] = {}
     for wait in report.waits:
         seconds = (report.until if wait.ended is None else wait.ended) - wait.began
-        totals[shown(wait.text)] = totals.get(shown(wait.text), 0.0) + seconds
+        totals[wait.text] = totals.get(wait.text, 0.0) + seconds
     longest = sorted(totals.items(), key=lambda item: -item[1])[:MOST_WAITS]
     row = Markup("<tr><td>{}</td><td>{}</td></tr>")
     rows = Markup("").join(row.format(text, took(seconds)) for text, seconds in longest)
     item = Markup('<li><time datetime="{}">{}</time> {}</li>')
     items = Markup("").join(
-        item.format(clock.iso(said.at), clock.at(said.at), shown(said.text)) for said in report.messages
+        item.format(clock.iso(said.at), clock.at(said.at), said.text) for said in report.messages
     )
     table = Markup(
         '<table><caption>The next node waited for</caption><thead><tr><th scope="col">What</th>'

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fleetdrv import report_values as values
 from fleetdrv.events import OVER
 from fleetdrv.report_node import Kind, NodeStory, Note, Span
 from fleetdrv.resolve import shown
@@ -47,7 +48,7 @@ class About:
     who: str = ""
     """holderIdentity of the process that drives it, or drove it last."""
     reason: str = ""
-    limits: Mapping[str, int | str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,6 @@ class Report:
     exit_code: int | None
     stopped: str
     """Why it ended before all nodes were done."""
-    waiting: int
-    """Nodes that still owe a change and were not begun."""
     effects: Mapping[str, int]
     versions: Mapping[str, str]
     """What version patterns were resolved to."""
@@ -108,15 +107,11 @@ class RunLog:
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Take one line of the journal; what is no such line is passed over."""
-        try:
-            at, phase = float(entry["at"]), str(entry["phase"])
-        except (KeyError, TypeError, ValueError, OverflowError):
+        at, phase = values.number(entry.get("at")), values.text(entry.get("phase"))
+        if at is None or not 0 <= at < _END_OF_TIME:
             return
-        text, node = str(entry.get("text", "")), str(entry.get("node") or "")
-        data = entry.get("data")
+        text, node, data = values.text(entry.get("text")), values.text(entry.get("node")), entry.get("data")
         data = data if isinstance(data, dict) else {}
-        if not 0 <= at < _END_OF_TIME:
-            return
         self._began = at if self._began is None else min(self._began, at)
         if node:
             story = self.nodes.setdefault(node, NodeStory(name=node))
@@ -132,7 +127,7 @@ class RunLog:
 
     def report(self, now: float, alive: bool | None) -> Report:
         """Return how things stand; `alive`: whether the process that drives it runs, None where nobody knows."""
-        over = self._over
+        over, code = self._over, values.number((self._over or {}).get("exit_code"))
         state = State.OVER if over is not None else _STATES[alive]
         until = max(now, self._last) if state is State.LIVE else self._last
         return Report(
@@ -141,10 +136,9 @@ class RunLog:
             state=state,
             began=self._last if self._began is None else self._began,
             until=until,
-            exit_code=(over or {}).get("exit_code"),
-            stopped=str((over or {}).get("stopped", "")),
-            waiting=len((over or {}).get("waiting", ())),
-            effects=(over or {}).get("effects", {}),
+            exit_code=None if code is None else int(code),
+            stopped=values.text((over or {}).get("stopped")),
+            effects=values.counts((over or {}).get("effects")),
             versions=self._versions,
             nodes=tuple(self.nodes.values()),
             waits=tuple(self.waits),
@@ -173,15 +167,18 @@ class RunLog:
             for story in self.nodes.values():
                 story.abandoned(self._last)
         self.commands, self._over = self.commands + 1, None
-        book = data.get("playbook") or {}
-        self.about = replace(
-            self.about,
-            **{name: data[name] for name in _SAID if name in data},
-            playbook=str(book.get("name", "")),
-            path=str(book.get("path", "")),
-            digest=str(book.get("digest", "")),
+        book = values.words(data.get("playbook"))
+        said = {name: values.text(data.get(name)) for name in _SAID}
+        self.about = About(
+            **said,
+            playbook=book.get("name", ""),
+            path=book.get("path", ""),
+            digest=book.get("digest", ""),
+            nodes=int(values.number(data.get("nodes")) or 0),
+            cluster=data.get("cluster") is not False,
+            limits=values.words(data.get("limits")),
         )
-        self._versions.update(data.get("versions") or {})
+        self._versions.update(values.words(data.get("versions")))
 
     def _waits(self, at: float, text: str) -> None:
         if self.waits and self.waits[-1].ended is None:
@@ -194,7 +191,7 @@ class RunLog:
     def _record(self, text: str) -> None:
         try:
             record = json.loads(text)
-            self._versions.update(shown(record["versions"]))
+            self._versions.update(shown(values.words(record["versions"])))
             self.about = replace(self.about, pool=str(record["pool"]), playbook=str(record["playbook"]))
             if record["finished"] and self._over is None:  # all that an older fleetdrv says of a run's end
                 self._over = {"stopped": str(record["reason"])}
@@ -208,7 +205,7 @@ class RunLog:
 
 
 _WAITS = "next node waits for "
-_SAID = ("command", "again", "pool", "nodes", "cluster", "who", "reason", "limits")
+_SAID = ("command", "again", "pool", "who", "reason")
 _END_OF_TIME = 32_503_680_000.0
 """The year 3000: what a clock that is so wrong tells is no time."""
 _STATES = {True: State.LIVE, False: State.BROKEN, None: State.UNKNOWN}

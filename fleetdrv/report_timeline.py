@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from fleetdrv.lines import plural, shown
+from fleetdrv.lines import plural
 from fleetdrv.nodeset import fold, natural
 from fleetdrv.report_node import Kind, NodeStory, Span
 from fleetdrv.report_run import Report
@@ -72,8 +72,8 @@ def chart(drawing: Drawing) -> Markup:
     outs = report.outs()
     if not outs:
         return Markup("")
-    most, limit = max(count for _, count in outs), report.about.limits.get("max_unavailable")
-    bound = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else 0
+    most, limit = max(count for _, count in outs), report.about.limits.get("max_unavailable", "")
+    bound = int(limit) if limit.isascii() and limit.isdecimal() and len(limit) < 10 else 0
     top = max(most, bound) * 1.15
     points, before = [f"0,{_y(0, top)}"], 0
     for at, count in outs:
@@ -176,7 +176,7 @@ def _group(drawing: Drawing, nodes: Sequence[NodeStory], detailed: set[str]) -> 
 def _node(drawing: Drawing, node: NodeStory, detailed: set[str]) -> Markup:
     seconds = took(node.out_of_service(drawing.report.until)) if node.was_out else "served"
     row = Markup('<span class="name">{}</span><span class="how">{}</span><span class="out">{}</span>{}').format(
-        shown(node.name), verdict(node, drawing.report), seconds, drawing.bar(node.spans)
+        node.name, verdict(node, drawing.report), seconds, drawing.bar(node.spans)
     )
     if node.name not in detailed:
         return Markup('<li class="row">{}</li>\n').format(row)
@@ -188,9 +188,9 @@ def _node(drawing: Drawing, node: NodeStory, detailed: set[str]) -> Markup:
 def verdict(node: NodeStory, report: Report) -> Markup:
     """Say how a node ended or stands, with a sign that needs no colour."""
     if node.failed:
-        return Markup('<span class="bad">✗ {}</span>').format(shown(node.verdict))
+        return Markup('<span class="bad">✗ {}</span>').format(node.verdict)
     if node.verdict:
-        return Markup('<span class="good">✓ {}</span>').format(shown(node.verdict))
+        return Markup('<span class="good">✓ {}</span>').format(node.verdict)
     if not node.spans:
         return Markup("not begun")
     return Markup('<span class="open">● {}</span>').format(
@@ -200,12 +200,12 @@ def verdict(node: NodeStory, report: Report) -> Markup:
 
 def _phases(drawing: Drawing, node: NodeStory) -> Markup:
     rows = Markup("").join(_rows(drawing, node))
-    why = Markup("<p>{}</p>").format(shown(node.why)) if node.why else ""
+    why = Markup("<p>{}</p>").format(node.why) if node.why else ""
     return Markup(
         '{}<table class="phases"><caption class="unseen">Phases of {}</caption><thead><tr>'
         '<th scope="col">Phase</th><th scope="col">Began</th><th scope="col">Took</th></tr></thead>'
         '<tbody>{}</tbody></table>'
-    ).format(why, shown(node.name), rows)
+    ).format(why, node.name, rows)
 
 
 def _rows(drawing: Drawing, node: NodeStory) -> Iterator[Markup]:
@@ -219,8 +219,8 @@ def _rows(drawing: Drawing, node: NodeStory) -> Iterator[Markup]:
 
 def _said(span: Span, why: str) -> Markup:
     """What a phase told: its reason, then steps and waits with the seconds after its beginning."""
-    texts = [shown(span.text)] if span.text and span.text != why else []
-    texts += [f"{shown(note.text)} (after {took(note.at - span.began)})" for note in span.notes]
+    texts = [span.text] if span.text and span.text != why else []
+    texts += [f"{note.text} (after {took(note.at - span.began)})" for note in span.notes]
     if span.left_unsaid:
         texts.insert(-1, f"… {span.left_unsaid} more …")
     return Markup("").join(Markup("<small>{}</small>").format(text) for text in texts)
