@@ -219,7 +219,8 @@ def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], words: li
 @contextmanager
 def controller() -> Iterator[tuple[Holder, subprocess.Popen[bytes]]]:
     """A process that drives a run, as far as anybody can see from outside."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE) as process:
         here = this_process()
         yield (
             Holder(user="ada", host=here.host, boot=here.boot, pid_namespace=here.pid_namespace, pid=process.pid,
