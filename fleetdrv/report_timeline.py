@@ -22,6 +22,10 @@ GROUP = 50
 DETAILED = 3000
 """Of so many nodes the phases are told one by one, those with a fault first: the page must stay one to open."""
 
+_LATE = 80.0
+_TWO_LABELS = 30.0
+"""In percent of the axis on a telephone."""
+
 _CLASSES = {
     Kind.STAGE: "s", Kind.LOOK: "s", Kind.WAIT: "w", Kind.CORDON: "d", Kind.DRAIN: "d", Kind.CHANGE: "c",
     Kind.ROLLBACK: "r", Kind.VERIFY: "v", Kind.KEEP: "v", Kind.RETURN: "u", Kind.SOAK: "k", Kind.LEFT: "l",
@@ -132,7 +136,10 @@ def _head(drawing: Drawing, *, grouped: bool) -> Markup:
     item = Markup('<li><span class="bar"><i class="{} {}"></i></span> {}</li>')
     entries = [item.format(sign, "y" if sign in "swk" else "x", words) for sign, words in _LEGEND if sign in used]
     axis, zone = drawing.axis, drawing.clock.zone
-    ticks = Markup("").join(_tick(axis.percent(at), axis.label(at, zone)) for at in axis.ticks())
+    places = [(axis.percent(at), axis.label(at, zone)) for at in axis.ticks()]
+    # One near the right edge is set to the left of its line, where the one before it may stand.
+    close = len(places) > 1 and places[1][0] - places[0][0] < _TWO_LABELS
+    ticks = Markup("").join(_tick(percent, label) for percent, label in places if percent <= _LATE or not close)
     return Markup(
         '<p class="note">Low bars: the node serves. Tall bars: it is out of service. Open a node for its phases '
         'in numbers.</p>\n<ul class="legend">{}</ul>\n<div class="axis" aria-hidden="true"><div>{}</div></div>\n'
@@ -142,7 +149,7 @@ def _head(drawing: Drawing, *, grouped: bool) -> Markup:
 def _tick(percent: float, label: str) -> Markup:
     """Set a time at its line; near the right edge on the line's other side."""
     return Markup('<span class="{}" style="left:{:.2f}%">{}</span>').format(
-        "late" if percent > 80 else "", percent, label
+        "late" if percent > _LATE else "", percent, label
     )
 
 
