@@ -100,7 +100,7 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
         with locked.locked(crew, views, run, record) as lock:
-            _begin(teller, command, options, crew, run, limits)
+            begin_journal(teller, command, options, crew, run, limits)
             with _watching(teller, crew, limits):
                 result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(lock, result, teller)
@@ -148,7 +148,7 @@ def _mend(
         return survey.nothing_to_do(crew, seen)
     limits = _limits(crew)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
-        _begin(teller, "remediate", options, crew, run, limits)
+        begin_journal(teller, "remediate", options, crew, run, limits)
         with _watching(teller, crew, limits):
             result = _roll(crew, seen, lock)
         locked.close(lock, result, teller)
@@ -156,7 +156,7 @@ def _mend(
     return result
 
 
-def _begin(
+def begin_journal(
     teller: Teller, command: str, options: Options, crew: Crew, run: str, limits: Mapping[str, int | str]
 ) -> None:
     """Open the journal of a run, or go on with it, and say what the run is."""

@@ -104,6 +104,8 @@ class NodeStory:
     why: str = ""
     evidence: str = ""
     next: str = ""
+    finding: Mapping[str, str] = field(default_factory=dict)
+    """The named cause: name, cause, remedy, evidence and where that stands; empty where the run named none."""
     before: Drivers | None = None
     after: Drivers | None = None
     """None: nobody saw them since they were changed."""
@@ -143,6 +145,7 @@ class NodeStory:
             "why": self.why,
             "evidence": self.evidence,
             "next": self.next,
+            "finding": dict(self.finding) or None,
             "seconds_out_of_service": self.out_of_service(now) if self.was_out else None,
             "still_out_of_service": self.out_since is not None,
             "before": self.before,
@@ -238,6 +241,7 @@ class NodeStory:
         self.verdict = values.text(data.get("verdict")) or verdict or "ended"
         self.why = values.text(data.get("why", why))
         self.evidence, self.next = values.text(data.get("evidence")), values.text(data.get("next"))
+        self.finding = values.words(data.get("finding"))
         self.after = values.drivers(data.get("drivers"))
         self.told_seconds_out = values.number(data.get("seconds_out_of_service"))
         if self.out_since is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -35,6 +35,7 @@ def _fault(report: Report, nodes: Sequence[NodeStory], *, full: bool) -> Markup:
     of = f" of {first.name}" if many else ""
     evidence = "\n".join(first.evidence.splitlines()[-20:])
     parts = [Markup("<p>{}</p>\n").format(first.why)]
+    parts += _named(first.finding)
     if evidence:
         parts.append(_EVIDENCE.format(Markup(" open") if full else "", of, evidence))
     log = f"fleetdrv logs {report.run} {first.name}" if evidence or not first.next else ""
@@ -46,6 +47,19 @@ def _fault(report: Report, nodes: Sequence[NodeStory], *, full: bool) -> Markup:
         f", {plural(len(nodes), 'node')}" if many else "",
         Markup("").join(parts),
     )
+
+
+def _named(finding: Mapping[str, str]) -> list[Markup]:
+    """The cause by name, what shows it, and the remedy; nothing where the run named none."""
+    shown_by = " / ".join(finding.get("evidence", "").splitlines()[:3])
+    where = f" ({finding['where']})" if "where" in finding else ""
+    rows = {
+        "Cause": ": ".join(finding[part] for part in ("name", "cause") if part in finding),
+        "Shown by": f"{shown_by}{where}" if shown_by else "",
+        "Remedy": finding.get("remedy", ""),
+    }
+    row = Markup("<p><strong>{}:</strong> {}</p>\n")
+    return [row.format(name, text) for name, text in rows.items() if text]
 
 
 _EVIDENCE = Markup(

@@ -30,7 +30,7 @@ def words(value: object) -> dict[str, str]:
     """
     if not isinstance(value, Mapping):
         return {}
-    return {clean(str(name)): clean(str(told)) for name, told in value.items()}
+    return {clean(str(name)): clean(str(told)) for name, told in value.items() if told is not None}
 
 
 def counts(value: object) -> dict[str, int]:

@@ -144,6 +144,21 @@ def test_failures_come_with_cause_evidence_and_the_next_command() -> None:
     assert "Limits max_unavailable 1, max_parallel 100" in text
 
 
+def test_a_cause_with_a_name_is_told_with_what_shows_it_and_its_remedy() -> None:
+    path = recorded.write(2)
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    for one in entries:
+        if (one["node"], one["phase"]) == ("gpu-2", "end"):
+            one["data"]["finding"] = {
+                "name": "module-in-use", "cause": "Process 4711 has it open.", "remedy": "End it.", "repair": None,
+                "evidence": "rmmod: ERROR: Module nvidia_uvm is in use", "where": "log:3",
+            }  # fmt: skip
+    path.write_text("".join(json.dumps(one) + "\n" for one in entries))
+    text = Read(made()).text
+    assert "Cause: module-in-use: Process 4711 has it open. Shown by: rmmod: ERROR" in text
+    assert "is in use (log:3) Remedy: End it." in text
+
+
 def test_a_thousand_nodes_are_a_page_of_few_megabytes_and_equal_faults_stand_together() -> None:
     recorded.write(1000)
     html = made()
