@@ -110,7 +110,7 @@ def timeline(drawing: Drawing) -> Markup:
     shown_nodes = {node.name for node in [*bad, *others][:DETAILED]}
     if not worked:
         return Markup("<p>No node was worked on.</p>\n")
-    parts = [_head(drawing, grouped=len(worked) > SINGLY)]
+    parts = [_head(drawing, grouped=len(worked) > SINGLY, many=len(worked) > DETAILED)]
     if bad and len(worked) > SINGLY:
         parts.append(Markup("<h3>With a fault</h3>\n"))
     parts.append(_list(drawing, bad, shown_nodes))
@@ -129,7 +129,7 @@ def _order(node: NodeStory) -> tuple[float, object]:
     return (min(out, default=node.spans[0].began), natural(node.name))
 
 
-def _head(drawing: Drawing, *, grouped: bool) -> Markup:
+def _head(drawing: Drawing, *, grouped: bool, many: bool) -> Markup:
     """The legend, and the axis that stays in sight."""
     used = {_CLASSES[span.kind] for node in drawing.report.nodes for span in node.spans}
     used |= {"g"} if grouped else set()
@@ -142,8 +142,8 @@ def _head(drawing: Drawing, *, grouped: bool) -> Markup:
     ticks = Markup("").join(_tick(percent, label) for percent, label in places if percent <= _LATE or not close)
     return Markup(
         '<p class="note">Low bars: the node serves. Tall bars: it is out of service. Open a node for its phases '
-        'in numbers.</p>\n<ul class="legend">{}</ul>\n<div class="axis" aria-hidden="true"><div>{}</div></div>\n'
-    ).format(Markup("").join(entries), ticks)
+        'in numbers{}.</p>\n<ul class="legend">{}</ul>\n<div class="axis" aria-hidden="true"><div>{}</div></div>\n'
+    ).format(f"; of so many, the first {DETAILED:,} can be opened" if many else "", Markup("").join(entries), ticks)
 
 
 def _tick(percent: float, label: str) -> Markup:
@@ -174,7 +174,7 @@ def _group(drawing: Drawing, nodes: Sequence[NodeStory], detailed: set[str]) -> 
     ).format(
         fold(node.name for node in nodes),
         plural(len(nodes), "node"),
-        low if low == high else f"{low.removesuffix(' s')} to {high}",
+        low if low == high else f"{low} to {high}",
         drawing.bar([extent] if out else []),
         _list(drawing, nodes, detailed),
     )
