@@ -140,10 +140,11 @@ def _head(drawing: Drawing, *, grouped: bool, many: bool) -> Markup:
     # One near the right edge is set to the left of its line, where the one before it may stand.
     close = len(places) > 1 and places[1][0] - places[0][0] < _TWO_LABELS
     ticks = Markup("").join(_tick(percent, label) for percent, label in places if percent <= _LATE or not close)
+    some = f"; of so many, the first {DETAILED:,} can be opened" if many else ""
     return Markup(
         '<p class="note">Low bars: the node serves. Tall bars: it is out of service. Open a node for its phases '
         'in numbers{}.</p>\n<ul class="legend">{}</ul>\n<div class="axis" aria-hidden="true"><div>{}</div></div>\n'
-    ).format(f"; of so many, the first {DETAILED:,} can be opened" if many else "", Markup("").join(entries), ticks)
+    ).format(some, Markup("").join(entries), ticks)
 
 
 def _tick(percent: float, label: str) -> Markup:
