@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fleetdrv import journals, locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
-from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv.crew import Crew, Options, assemble, command_line
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
@@ -18,7 +18,7 @@ from fleetdrv.fleet import Fleet
 from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
 from fleetdrv.plan import Outcome
-from fleetdrv.proc import interrupts
+from fleetdrv.proc import interrupts, this_process
 from fleetdrv.records import RunRecord
 from fleetdrv.send import Lock
 from fleetdrv.survey import Seen
@@ -100,10 +100,11 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         _confirm(options)
         with locked.locked(crew, views, run, record) as lock:
-            teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
+            begin_journal(teller, command, options, crew, run, limits)
             with _watching(teller, crew, limits):
                 result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(lock, result, teller)
+            teller(recap.over(crew, result))
         return told.ended(recap.conclude(command, options, crew, result, run), result.endings)
 
 
@@ -118,7 +119,7 @@ def remediate(options: Options, playbook: str) -> ExitCode:
             _demand_not_undone(crew, record)
             with _watching(teller, crew):
                 run, seen = survey.survey(crew, record)
-            result = _mend(crew, run, record, seen, teller)
+            result = _mend(options, crew, run, record, seen, teller)
         except Taken as error:
             return told.ended(recap.left_alone(options, str(error), ExitCode.DONE))
         except Stopped as error:  # before any node was begun: the pool is paused, or was rolled back
@@ -140,15 +141,39 @@ def _demand_not_undone(crew: Crew, record: RunRecord | None) -> None:
         )
 
 
-def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller) -> Result:
+def _mend(
+    options: Options, crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Teller
+) -> Result:
     if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
         return survey.nothing_to_do(crew, seen)
+    limits = _limits(crew)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
-        teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
-        with _watching(teller, crew, _limits(crew)):
+        begin_journal(teller, "remediate", options, crew, run, limits)
+        with _watching(teller, crew, limits):
             result = _roll(crew, seen, lock)
         locked.close(lock, result, teller)
+        teller(recap.over(crew, result))
     return result
+
+
+def begin_journal(
+    teller: Teller, command: str, options: Options, crew: Crew, run: str, limits: Mapping[str, int | str]
+) -> None:
+    """Open the journal of a run, or go on with it, and say what the run is."""
+    book, path = crew.loaded.playbook, str(crew.loaded.path)
+    data = {
+        "command": command,
+        "again": command_line(options, path, command),
+        "playbook": {"name": book.name, "path": path, "digest": crew.digest},
+        "pool": crew.pool_name,
+        "nodes": len(crew.drivers),
+        "cluster": crew.cluster is not None,
+        "who": this_process().identity,
+        "reason": options.reason,
+        "limits": dict(limits),
+        "versions": resolve.shown(crew.versions.pins),
+    }
+    teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}", data=data))
 
 
 @contextmanager

@@ -68,6 +68,7 @@ def _values(name: str, current: str, before: Sequence[str]) -> list[str]:
         "action": lambda: ("up", "status", "down"),
         "stop-after": lambda: ("canary",),
         "inventory": lambda: _files(current, ""),
+        "output": lambda: _files(current, ".html"),
         "playbook": lambda: _files(current, ".yaml.yml"),
     }
     if name == "limit":  # a list: its last part is what TAB is about

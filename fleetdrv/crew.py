@@ -256,13 +256,16 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
     >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
     "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
     """
+    return command_line(replace(options, limit=node), playbook, verb)
+
+
+def command_line(options: Options, playbook: str, verb: str) -> str:
+    """Return the command line of another command with the same files, the same cluster and the same way in."""
     words = ["fleetdrv", verb, playbook, "-i", options.inventory]
-    words += ["--context", options.context] if options.context else []
-    words += ["--no-cluster"] if options.no_cluster else []
-    words += ["--upgrade"] if options.upgrade else []
-    words += ["--ask-sudo-password"] if options.ask_sudo_password else []
-    words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
-    return shlex.join((*words, "--limit", node))
+    for name in ("context", "no_cluster", "upgrade", "ask_sudo_password", "sudo_password_file", "limit"):
+        flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        words += [flag] if value is True else [flag, value] if value else []
+    return shlex.join(words)
 
 
 def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:

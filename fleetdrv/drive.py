@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from fleetdrv import entries
 from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
@@ -96,7 +97,13 @@ class NodeDriver:
         finally:
             self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
+        self._outage.changing = False
         return self._due
+
+    def found(self) -> entries.Found | None:
+        """Return the versions of each driver as they are known to be; None: not seen, or not since a change."""
+        known = self.view is not None and not self._outage.changing
+        return entries.found(self._seen.wanted, self._seen.facts) if known else None
 
     def _owed(self, view: View, run: str) -> Owed:
         bar = self.counting.bar(view.standing.last, run=run, now=datetime.fromisoformat(self.today()))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+OVER = "over"
+"""Phase of the event that ends a run: the command came to its end and tells its exit code."""
 
 
 class Level(StrEnum):
@@ -24,6 +28,8 @@ class Event:
     phase: str
     text: str
     level: Level = Level.PROGRESS
+    data: Mapping[str, Any] | None = None
+    """What the journal keeps of it beside the words, as plain values."""
 
 
 Say = Callable[[Event], None]

@@ -7,8 +7,6 @@ only how it ended.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from fleetdrv import load, metrics, names, ownership
+from fleetdrv.atomic import put
 from fleetdrv.crew import Crew, Options
 from fleetdrv.drive import NodeDriver
 from fleetdrv.ending import Ending
@@ -197,18 +196,10 @@ def _registry(run: Run) -> CollectorRegistry:
 
 
 def _write(path: Path, registry: CollectorRegistry) -> None:
-    """Put the file there as a whole, by rename: node_exporter reads at any time, only names that end in .prom."""
+    """Put the file there as a whole: node_exporter reads at any time, only names that end in .prom."""
     from prometheus_client import generate_latest
 
-    descriptor, name = tempfile.mkstemp(prefix=".fleetdrv-", dir=path.absolute().parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, _MODE)
-            file.write(generate_latest(registry))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    put(path, generate_latest(registry), _MODE)
 
 
 def _warn(say: Say, text: str) -> None:

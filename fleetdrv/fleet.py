@@ -13,8 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
-from fleetdrv import progress
+from fleetdrv import entries, progress
 from fleetdrv.drive import NodeDriver
 from fleetdrv.ending import Ending
 from fleetdrv.endings import FAILED_BEFORE, NOTED, Result, failed_earlier, of_error, stand_of, unseen
@@ -36,8 +37,6 @@ _TURN_SECONDS = 1.0
 
 POOL_SECONDS = 5.0
 """How old the view of other people's outages may be when a slot is given away; ours are known exactly."""
-
-
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +86,7 @@ class Fleet:
         record = progress.failed(self.lock.record, *failed_earlier(seen, self.drivers))
         self._save(progress.unreachable(record, *away))  # of thousands, in one write
         for name, came in seen.items():
+            self._note_down(name, "found", "", {"drivers": self.drivers[name].found()})
             if self._soaks.left_behind(self.lock.record, name, came):
                 self._ended(Ending(node=name, verdict=Verdict.CHANGED, why="changed before this controller came"))
             elif isinstance(came, FleetdrvError):
@@ -216,9 +216,9 @@ class Fleet:
         self.members[name] = replace(self.members[name], stand=stand)
         self._note_down(name, "stand", stand)
 
-    def _note_down(self, name: str, phase: str, text: str) -> None:
+    def _note_down(self, name: str, phase: str, text: str, data: Mapping[str, Any] | None = None) -> None:
         """Tell what whoever draws the rollout has to know, and a reader of lines has not."""
-        self.say(Event(node=name, phase=phase, text=text, level=Level.DETAIL))
+        self.say(Event(node=name, phase=phase, text=text, level=Level.DETAIL, data=data))
 
     def _keep_versions(self) -> None:
         """What stage found out of versions is recorded before the first outage that relies on it."""
@@ -252,8 +252,7 @@ class Fleet:
             record = self._soaks.begin(record, ending.node)
         self._save(record)
         level = Level.WARNING if stand in (Stand.FAILED, Stand.UNREACHABLE) else Level.PROGRESS
-        why = f": {ending.why}" if ending.why else ""
-        self.say(Event(node=ending.node, phase="end", text=f"{ending.verdict}{why}", level=level))
+        self.say(entries.ended(ending, level, self.drivers[ending.node].found()))
         if ending.node in record.soaking:
             self._note_down(ending.node, "soak", f"serves until a look at {record.soaking[ending.node]}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,43 @@ def entries(run: str) -> Iterator[dict[str, Any]]:
         lines = (folder() / f"{run}.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"run {run}: its journal cannot be read: {error}") from error
+    yield from _entries(lines)
+
+
+def _entries(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             yield entry
+
+
+@dataclass(slots=True)
+class Tail:
+    """A journal that may still be written: each look yields what came since the one before."""
+
+    run: str
+    _offset: int = 0
+    _rest: bytes = b""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return folder() / f"{self.run}.jsonl"
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield what is new; a line without an end waits for it. Raises InputError where it cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError as error:
+            raise InputError(f"run {self.run}: its journal cannot be read: {error}") from error
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        yield from _entries(line.decode("utf-8", "replace") for line in lines)
 
 
 def log(run: str, node: str) -> list[str]:

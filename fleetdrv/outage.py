@@ -53,6 +53,8 @@ class Outage:
     effects: Effects = field(default_factory=Effects)
     cost: Cost | None = None
     """What was sent out meanwhile, for this node."""
+    changing: bool = False
+    """Something was sent that changes the node; who looks at it afterwards takes this back."""
     _since: float | None = None
     _before: Cost | None = None
     _occupants: dict[str, str] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class Outage:
             return failed
         self.service.mark_touched(warrant.run, due.job)
         warrant.check()
+        self.changing = True
         self.tell("outage", f"{len(seen.plan.outage)} steps", Level.PROGRESS)
         self.jobs.send(due.job, seen.plan.outage, warrant, _configuration(seen))
         return None
@@ -175,6 +178,7 @@ class Outage:
         """Send the way back to the last known good of every driver."""
         self.tell("rollback", due.why, Level.WARNING)
         self.service.mark_touched(warrant.run, due.job)
+        self.changing = True
         failed = {d.name: stage_key(d, seen.facts) for d in seen.wanted if d.brought}
         modules = [module for driver in seen.wanted for module in driver.modules]
         among = (*modules, *(module for driver in seen.good for module in driver.modules))

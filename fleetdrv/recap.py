@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fleetdrv import report, summary
+from fleetdrv import entries, report, summary
 from fleetdrv.crew import Crew, Options
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
+from fleetdrv.entries import ending_json
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
 from fleetdrv.turn import Verdict
@@ -64,8 +65,13 @@ def _code(result: Result) -> ExitCode:
     return worst(ExitCode.DONE, *codes)
 
 
+def over(crew: Crew, result: Result) -> Event:
+    """Tell how a run ended, for its journal."""
+    return entries.over(int(_code(result)), result.stopped, result.waiting, effects(crew))
+
+
 def _print_document(command: str, code: ExitCode, crew: Crew, result: Result) -> None:
-    nodes = {ending.node: report.ending_json(ending) for ending in result.endings}
+    nodes = {ending.node: ending_json(ending) for ending in result.endings}
     print(
         report.document(
             command,

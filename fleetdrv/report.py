@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
-from fleetdrv.ending import Ending
 from fleetdrv.lines import alike, clean
 from fleetdrv.look import View
 from fleetdrv.nodeset import fold
@@ -124,15 +122,3 @@ def _phases(plan: NodePlan) -> Iterable[tuple[str, tuple[Step, ...]]]:
 def step_json(step: Step) -> dict[str, Any]:
     """Return a step as plain data."""
     return {"program": step.program, "argv": list(step.argv), "why": step.why}
-
-
-def ending_json(ending: Ending) -> dict[str, Any]:
-    """Return an ending as plain data."""
-    return {
-        "verdict": str(ending.verdict),
-        "why": hide(ending.why),
-        "evidence": hide(ending.evidence),
-        "next": hide(ending.remedy),
-        "seconds_out_of_service": ending.seconds_out,
-        "effects_out_of_service": asdict(ending.cost) if ending.cost else None,
-    }

@@ -152,6 +152,23 @@ def logs(options: Any, run: str, node: str) -> int:
     return joblogs.logs(options, run, node)
 
 
+@command(
+    "json",
+    output="the page's file; without it, beside the journal",
+    watch="write it anew while the run goes on; it reads itself anew, and so does an open browser",
+)
+def report(options: Any, run: str, output: str = "", watch: bool = False) -> int:
+    """Write a run's page, one HTML file for people who were not there, and print where it is.
+
+    RUN is a run's id, the beginning of one, or `last`, and was driven from this machine: the page is made from its
+    journal. It shows every node's phases, seconds out of service, failures with evidence and the next command,
+    and versions before and after; it asks no network for anything. --json prints the same as a document.
+    """
+    from fleetdrv import reporting
+
+    return reporting.write(options, run, output, watch)
+
+
 @command("inventory", *SUDO)
 def attach(options: Any, node: str) -> int:
     """Follow the job that runs on a node now, from any machine, until it ends.

@@ -65,7 +65,8 @@ class Teller:
         with self._lock:
             self.board.take(event, self.now())
             if self._journal:
-                _print(json.dumps(record), self._journal)
+                kept = record if event.data is None else {**record, "data": event.data}
+                _print(hide(json.dumps(kept)), self._journal)
             if event.level is Level.DETAIL or (self.quiet and event.level is not Level.WARNING):
                 return
             if self.log_json:

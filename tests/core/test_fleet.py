@@ -96,6 +96,9 @@ class Node:
     def ending(self, due: Owed) -> Ending:
         return Ending(node=self.name, verdict=due.verdict or Verdict.FAILED, why=due.why)
 
+    def found(self) -> None:
+        return None
+
     def note(self, due: Owed, run: str) -> None:
         if self.world.mute:
             raise ClusterError(f"no answer: {due.why}, {run}")

@@ -14,11 +14,12 @@ import pytest
 
 from fleetdrv import secret
 from fleetdrv.drive import Ending
+from fleetdrv.entries import ending_json
 from fleetdrv.errors import InputError
 from fleetdrv.events import Event
 from fleetdrv.main import program
 from fleetdrv.passwords import DESCRIPTOR_VARIABLE, sudo_password
-from fleetdrv.report import drift_json, ending_json, plan_text, view_json
+from fleetdrv.report import drift_json, plan_text, view_json
 from fleetdrv.secret import MASK, Secret, hide
 from fleetdrv.summary import summary_text
 from fleetdrv.teller import Teller

@@ -141,6 +141,24 @@ def test_a_version_whose_init_fails_is_rolled_back_and_verified(fleet: SimFleet)
         assert not fleet.node(name)["spec"].get("unschedulable")
         assert fleet.node(name)["metadata"]["labels"]["fleetdrv.io/driver.toy"] == "1.1"
     assert "finds no device it can drive" in ended.out, "the kernel's own words are the evidence"
+    _report_tells_it(fleet)
+
+
+def _report_tells_it(fleet: SimFleet) -> None:
+    """What the journal of the run above has in it is enough for its page."""
+    run = fleet.fleetdrv("report", "last", "--json", code=0).json["run"]
+    assert (run["state"], run["exit_code"], run["counts"]) == ("over", 4, {"failed": len(fleet.nodes)})
+    assert (run["about"]["pool"], run["about"]["playbook"]) == (fleet.tag, "toy-1.3")
+    assert run["about"]["again"].startswith("fleetdrv apply ")
+    for node in run["nodes"].values():
+        out = [phase["phase"] for phase in node["phases"] if phase["out_of_service"]]
+        assert out == ["cordon", "drain", "change", "verify", "roll back", "verify", "uncordon"]
+        assert node["verdict"] == "failed, rolled back"
+        assert "finds no device it can drive" in node["evidence"]
+        assert node["next"].startswith("fleetdrv plan ")
+        assert node["seconds_out_of_service"] > 0
+        assert node["before"] == node["after"] == {"toy": {"wanted": "1.3", "found": "1.1", "loaded": "1.1"}}
+    assert max(count for _, count in run["out_of_service_at_once"]) == 1
 
 
 def test_a_device_that_a_pod_holds_open_is_named_and_the_node_goes_back_untouched(fleet: SimFleet) -> None:
