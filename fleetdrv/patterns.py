@@ -4,6 +4,8 @@ Parts stand between commas or colons, and their order does not matter: first all
 hosts where there are none; of these, those that every `&part` selects, and that no `!part` selects. A part is
 
     gpu-007             a host, its Node, or a group
+    gpu[0], gpu[-1]     one of a group's hosts, counted as the inventory names them first; of the pool's only
+    gpu[0:2], gpu[3:]   several of them, the last one included, as with Ansible
     gpu-[001-128]       a NodeSet: each of its names must be there
     gpu-0?1*, n[45]     a glob over hosts, Nodes and groups
     ~gpu-0[13]          a regular expression over the same, from the beginning of the name
@@ -29,6 +31,9 @@ FAILED = "failed"
 
 _REGEX_LIMIT = 200
 """Characters of a regular expression; fleets' names are short, and so are the patterns for them."""
+
+_SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9}):([0-9]{0,9}))\]")
+"""As Ansible's, but for `[1-3]`, which is a NodeSet here, and only behind a group: `n[45]` is a glob."""
 
 Named = Callable[[str], Collection[str]]
 """What `@NAME` stands for: parts of a pattern."""
@@ -90,6 +95,8 @@ class _Names:
             found = self._matching(_regex(wanted[1:], part))
         elif wanted in self._by_name or wanted in self._groups:
             found = self._by_name.get(wanted, set()) | self._groups.get(wanted, set())
+        elif (subscript := _SUBSCRIPT.fullmatch(wanted)) and subscript[1] in self._groups:
+            found = self._counted(subscript, part)
         elif nodeset.is_set(wanted) and not any(sign in wanted for sign in "*?"):
             found = self._set(wanted, part)
         else:
@@ -97,6 +104,17 @@ class _Names:
         if not found:
             raise InputError(f"--limit {part}: matches none of the pool's hosts{self._near(wanted)}")
         return found
+
+    def _counted(self, subscript: re.Match[str], part: str) -> set[str]:
+        group, place, first, last = subscript.groups()
+        hosts = [name for name in self._order if name in self._groups[group]]
+        if place is None:
+            chosen = hosts[int(first) : int(last) + 1 if last else None]
+        else:
+            chosen = hosts[int(place) :][:1] if -len(hosts) <= int(place) else []
+        if not chosen:
+            raise InputError(f"--limit {part}: the pool has {len(hosts)} hosts of {group}, counted from 0")
+        return set(chosen)
 
     def _set(self, wanted: str, part: str) -> set[str]:
         try:

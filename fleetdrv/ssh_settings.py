@@ -95,26 +95,41 @@ def read_variables(host: Host) -> Asked:
     variables = host.variables
 
     def text(*names: str) -> str:
-        value = next((variables[name] for name in names if variables.get(name) is not None), "")
+        key, value = next(((name, variables[name]) for name in names if variables.get(name) is not None), ("", ""))
+        if isinstance(value, dict | list):
+            sealed = "__ansible_vault" in value
+            why = "is encrypted by ansible-vault, which is not opened here: write it in the clear"
+            raise InputError(f"{_at(host, key)}: {key} {why if sealed else f'must be text, found {value!r:.60}'}")
         return str(value)
 
-    _demand_plain(host.name, "ansible_host", text("ansible_host", "ansible_ssh_host") or host.name)
-    _demand_plain(host.name, "ansible_user", text("ansible_user", "ansible_ssh_user"))
+    def plain(*names: str) -> str:
+        value = text(*names)
+        _demand_plain(_at(host, *names), names[0], value)
+        return value
+
+    name, user = plain("ansible_host", "ansible_ssh_host"), plain("ansible_user", "ansible_ssh_user")
+    _demand_plain(host.name, "the name", name or host.name)
     options, notes = _options(host, text("ansible_ssh_common_args"), text("ansible_ssh_extra_args"))
-    if text("ansible_password", "ansible_ssh_pass"):
+    if variables.get("ansible_password") or variables.get("ansible_ssh_pass"):
         notes.append("ansible_password is not used: log-in is by key only")
     key_file = text("ansible_ssh_private_key_file", "ansible_private_key_file")
     files = [key_file] if key_file else []
     files += options.pop("identityfile", "").splitlines()
     port = text("ansible_port", "ansible_ssh_port") or options.pop("port", "")
     return Asked(
-        name=text("ansible_host", "ansible_ssh_host") or options.pop("hostname", "") or host.name,
-        user=text("ansible_user", "ansible_ssh_user") or options.pop("user", ""),
-        port=_port(host.name, port) if port else None,
+        name=name or options.pop("hostname", "") or host.name,
+        user=user or options.pop("user", ""),
+        port=_port(_at(host, "ansible_port", "ansible_ssh_port"), port) if port else None,
         identity_files=tuple(Path(name).expanduser() for name in files),
         options=options,
         notes=tuple(notes),
     )
+
+
+def _at(host: Host, *keys: str) -> str:
+    """Say of which host a variable is, and where that says it."""
+    place = next((host.places[key] for key in keys if host.places.get(key)), "")
+    return f"{place}: {host.name}" if place else host.name
 
 
 def _demand_plain(host: str, key: str, value: str) -> None:
@@ -129,7 +144,8 @@ def _options(host: Host, *arguments: str) -> tuple[dict[str, str], list[str]]:
         words = [word for text in arguments for word in shlex.split(text)]
         flags, _ = getopt(words, _SSH_FLAGS)
     except (GetoptError, ValueError) as error:
-        raise InputError(f"{host.name}: ansible_ssh_common_args: {error}") from None
+        where = _at(host, "ansible_ssh_common_args", "ansible_ssh_extra_args")
+        raise InputError(f"{where}: ansible_ssh_common_args: {error}") from None
     options: dict[str, str] = {}
     notes: list[str] = []
     for flag, value in flags:
