@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -223,6 +224,45 @@ def test_the_terminal_is_asked_without_an_echo(locked: Sshd, tmp_path: Path) -> 
         os.close(ours)
     assert b"\nin\r\n" in said
     assert PASSPHRASE.encode() not in said + argv_now
+
+
+LEAVES = """\
+import threading
+from pathlib import Path
+from fleetdrv.passwords import passphrase
+from fleetdrv.proc import interrupts
+with interrupts():
+    threading.Thread(target=passphrase, args=(Path("/key"),), daemon=True).start()
+    threading.Event().wait(120)
+"""
+
+
+def test_who_leaves_at_the_question_gets_the_echo_back() -> None:
+    """A worker asks; the second Ctrl-C ends the program at once, whatever its threads are in."""
+    ours, theirs = pty.openpty()
+    try:
+        streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+        process = subprocess.Popen([sys.executable, "-c", LEAVES], start_new_session=True, **streams)
+        try:
+            wait_for(lambda: not termios.tcgetattr(theirs)[3] & termios.ECHO)
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            assert process.returncode == 130
+        finally:
+            process.kill()
+            process.wait(30)
+        assert termios.tcgetattr(theirs)[3] & termios.ECHO
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def fido_key(path: Path) -> Path:
