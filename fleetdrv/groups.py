@@ -57,6 +57,7 @@ class _Group:
     """All that the sources say of one group, wherever they say it."""
 
     hosts: dict[str, None] = field(default_factory=dict)
+    children: dict[str, None] = field(default_factory=dict)
     variables: Said = field(default_factory=Said)
     parents: set[str] = field(default_factory=set)
     priority: int = 1
@@ -97,6 +98,7 @@ class Groups:
         if child in (ALL, parent) or child in self._above({parent}):
             raise ValueError(f"{parent} and {child} are groups that are each other's children")
         self._groups[child].parents.add(parent)
+        self._groups[parent].children[child] = None
 
     def add_host(self, name: str, group: str, port: int | None = None) -> None:
         """Put a host into a group. A port counts where the host is named first, as with Ansible."""
@@ -122,6 +124,20 @@ class Groups:
                 raise ValueError(f"{PRIORITY}: must be a whole number, found {value!r:.60}") from None
         self._groups[name].variables.take(variables)
         self._groups[name].variables.pop(PRIORITY, None)
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """Return a group's hosts in its own order: as it names them, then its children, level by level.
+
+        Empty for `all`, whose order is that of the hosts' naming. So Ansible counts them (Group.get_hosts).
+        """
+        found, level, seen = dict[str, None](), [group] if group != ALL else [], {group}
+        while level:
+            for each in level:
+                found.update(self._groups[each].hosts if each in self._groups else {})
+            inside = [child for each in level if each in self._groups for child in self._groups[each].children]
+            level = [child for child in dict.fromkeys(inside) if child not in seen]
+            seen.update(level)
+        return tuple(found)
 
     def hosts(self, group_vars: VarsOf = _nothing, host_vars: VarsOf = _nothing) -> dict[str, Host]:
         """Return every host with all its groups and its merged variables, in the order of their naming."""

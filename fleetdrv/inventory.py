@@ -49,6 +49,8 @@ class Inventory:
     path: Path
     asks_cluster: bool = False
     """The hosts are the cluster's Nodes, which nobody has asked for yet: `hosts` is empty."""
+    members: Callable[[str], tuple[str, ...]] = lambda _: ()
+    """A group's hosts in its own order; empty where that is the order of `hosts`."""
 
     def group(self, name: str) -> tuple[Host, ...]:
         """Return the hosts of a group. Raises InputError when there are none."""
@@ -84,7 +86,7 @@ def read(source: Path | str, note: Note = _silent) -> Inventory:
     files = VarsFiles(folders, note)
     hosts = groups.hosts(files.group, files.host)
     refuse_shared_nodes(str(path), hosts.values())
-    return Inventory(hosts, path)
+    return Inventory(hosts, path, members=groups.members)
 
 
 def words(source: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Parts stand between commas or colons, and their order does not matter: first all
 hosts where there are none; of these, those that every `&part` selects, and that no `!part` selects. A part is
 
     gpu-007             a host, its Node, or a group
-    gpu[0], gpu[-1]     one of a group's hosts, counted as the inventory names them first; of the pool's only
+    gpu[0], gpu[-1]     one of a group's hosts, counted in the group's own order, of the pool's only
     gpu[0:2], gpu[3:]   several of them, the last one included, as with Ansible
     gpu-[001-128]       a NodeSet: each of its names must be there
     gpu-0?1*, n[45]     a glob over hosts, Nodes and groups
@@ -37,14 +37,17 @@ _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9}):([0-9]{0,9}))\]")
 
 Named = Callable[[str], Collection[str]]
 """What `@NAME` stands for: parts of a pattern."""
+Members = Callable[[str], Sequence[str]]
 
 
-def limit(hosts: Sequence[Host], pattern: str, named: Named | None = None) -> tuple[Host, ...]:
-    """Return the hosts that a pattern selects, in the order of `hosts`.
+def limit(
+    hosts: Sequence[Host], pattern: str, named: Named | None = None, members: Members = lambda _: ()
+) -> tuple[Host, ...]:
+    """Return the hosts that a pattern selects, in the order of `hosts`. `members`: see Inventory.
 
     Raises InputError for a part that selects nothing, with the names that are nearest to it.
     """
-    found = _Names(hosts, named)
+    found = _Names(hosts, named, members)
     plain: set[str] = set()
     within: set[str] = {host.name for host in hosts}
     without: set[str] = set()
@@ -67,8 +70,8 @@ def limit(hosts: Sequence[Host], pattern: str, named: Named | None = None) -> tu
 class _Names:
     """Finds hosts by each of their names."""
 
-    def __init__(self, hosts: Iterable[Host], named: Named | None) -> None:
-        self._named = named
+    def __init__(self, hosts: Iterable[Host], named: Named | None, members: Members) -> None:
+        self._named, self._members = named, members
         self._order: list[str] = []
         self._by_name: dict[str, set[str]] = {}
         self._groups: dict[str, set[str]] = {}
@@ -107,7 +110,8 @@ class _Names:
 
     def _counted(self, subscript: re.Match[str], part: str) -> set[str]:
         group, place, first, last = subscript.groups()
-        hosts = [name for name in self._order if name in self._groups[group]]
+        order = self._members(group) or self._order
+        hosts = [name for name in order if name in self._groups[group]]
         if place is None:
             chosen = hosts[int(first) : int(last) + 1 if last else None]
         else:

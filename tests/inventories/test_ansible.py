@@ -189,19 +189,21 @@ def test_of_several_inventories_the_later_ones_win(tmp_path: Path) -> None:
 
 SUBSCRIPTS = [
     *("gpu[0]", "gpu[1]", "gpu[-1]", "gpu[-3]", "gpu[0:1]", "gpu[1:]", "gpu[0:0]", "gpu[1:9]", "all[0]"),
+    *("both[0]", "both[1]", "both[2:3]", "both[-1]", "rack1[-1]"),
     *("gpu[0],rack1[-1]", "gpu:!gpu[0]", "gpu:&rack1[0:1]", "gpu[3]", "gpu[-4]", "gpu[7:9]", "nobody[0]"),
 ]
 
 
 def test_a_subscript_means_what_it_means_to_ansible(tmp_path: Path) -> None:
     path = tmp_path / "hosts.yaml"
-    path.write_text(FIRST)
-    hosts = tuple(inventory.read(path).hosts.values())
+    path.write_text(f"{FIRST}    both: {{children: {{gpu: , rack1: }}, hosts: {{n9: , n2: }}}}\n")
+    read = inventory.read(path)
+    hosts = tuple(read.hosts.values())
     said = _asked(*(f"{path}\n--limit={pattern}" for pattern in SUBSCRIPTS))
     for pattern, theirs in zip(SUBSCRIPTS, said, strict=True):
         named = set(_groups(theirs)) if theirs else set()
         try:
-            ours = {host.name for host in patterns.limit(hosts, pattern)}
+            ours = {host.name for host in patterns.limit(hosts, pattern, members=read.members)}
         except InputError:
             ours = set()
         assert ours == named, pattern
