@@ -24,7 +24,7 @@ LISTS = frozenset({"identityfile", "certificatefile"})
 _RAW = frozenset({"proxycommand", "userknownhostsfile", "globalknownhostsfile"})
 """Options whose quotes belong to the value: a command, and lists of files."""
 _WITHOUT_VALUE = frozenset({"all", "final", "canonical"})
-FOLLOWED = frozenset({"Host", "all", "final", "canonical", "host", "originalhost", "user", "localuser"})
+_FOLLOWED = frozenset({"Host", "all", "final", "canonical", "host", "originalhost", "user", "localuser"})
 _SETTING = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.+)")
 
 Options = dict[str, str | list[str] | None]
@@ -54,7 +54,7 @@ class Condition:
 
     def holds(self, asking: Asking) -> bool:
         """Tell whether it is met. Raises InputError, with file and line, for one that is not followed here."""
-        if self.kind not in FOLLOWED:
+        if self.kind not in _FOLLOWED:
             raise InputError(
                 f"{self.place}: Match {self.kind} is not followed here, and {asking.original} depends on it; "
                 "say it by Host or Match host"
@@ -95,11 +95,6 @@ def _matches(patterns: tuple[str, ...], name: str) -> bool:
 def read(path: Path) -> list[Block]:
     """Return the blocks of a file and of those that it includes. Raises InputError with file and line."""
     return list(_blocks(path, path.parent, (), 0))
-
-
-def parse(lines: list[str], path: Path) -> list[Block]:
-    """As `read`, of a file's lines."""
-    return list(_parsed(lines, path, path.parent, (), 0))
 
 
 def _blocks(path: Path, folder: Path, within: tuple[Condition, ...], depth: int) -> Iterator[Block]:

@@ -220,7 +220,7 @@ class Handshake:
         trouble = transport.trouble or error
         ending = transport.wire.ending
         if transport.wire.hopeless:
-            return self._permanent(ending, "", "see ProxyCommand: ssh -v HOST says the same")
+            return self._permanent(ending)
         if isinstance(trouble, AgentTrouble):
             return self._permanent(str(trouble), "", "ssh-add -l")
         if transport.disconnect_reason:

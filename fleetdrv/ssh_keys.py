@@ -171,7 +171,8 @@ class Keyring:
                 offers += [Offer(key, str(path)) for key in found.keys]
                 continue
             # An encrypted one, or one with only its public half here, the agent may hold.
-            held = [o for o in self._from_agent()[0] if found.public and plain(o.key) == found.public]
+            agents = self._from_agent()[0] if found.public is not None else []
+            held = [offer for offer in agents if plain(offer.key) == found.public]
             offers += held
             if not held and found.complaint and (needed or path.exists()):
                 complaints.append(found.complaint)

@@ -14,6 +14,7 @@ from ssh_asks import fails, logs_in
 from ssh_server import USER, Sshd, make_key, public
 
 from fleetdrv.errors import InputError, LinkLost, Permanent, Unreachable
+from fleetdrv.listing import _way
 from fleetdrv.model import Host
 from fleetdrv.ssh import Dialler
 from fleetdrv.ssh_handshake import by_hand
@@ -179,5 +180,6 @@ def test_a_token_that_ssh_does_not_know_is_refused(make_dialler: MakeDialler) ->
 
 def test_the_same_by_hand(make_dialler: MakeDialler) -> None:
     dialler = make_dialler(config="Host *\n ProxyCommand nc -x 50%% %h %p\n User u\n")
-    _, target = dialler._resolve(Host(name="gpu", node_name="gpu", variables={}))
+    (target,) = dialler.targets(Host(name="gpu", node_name="gpu", variables={}))
+    assert _way((target,)) == "u@gpu:22 by ProxyCommand nc -x 50% gpu 22"
     assert by_hand(target) == "ssh -v -o 'ProxyCommand=nc -x 50%% gpu 22' -p 22 u@gpu true"

@@ -14,7 +14,7 @@ from fleetdrv.errors import InputError
 from fleetdrv.model import Host
 from fleetdrv.ssh import Dialler
 from fleetdrv.ssh_config import FleetSSHConfig, read_config
-from fleetdrv.ssh_config_file import parse
+from fleetdrv.ssh_config_file import _parsed
 from fleetdrv.ssh_settings import Asked, Target, _proxy, jump_hosts, read_variables
 
 MakeDialler = Callable[..., Dialler]
@@ -250,7 +250,8 @@ def written(blocks: list[tuple[str, list[str]]], first: int) -> str:
 @settings(deadline=None)
 @given(BLOCKS, st.sampled_from(["a", "b", "ab", "c"]))
 def test_the_index_changes_no_answer(blocks: list[tuple[str, list[str]]], name: str) -> None:
-    read = parse(written(blocks, 1).splitlines(), Path("/nowhere/ssh_config"))
+    nowhere = Path("/nowhere")
+    read = list(_parsed(written(blocks, 1).splitlines(), nowhere / "ssh_config", nowhere, (), 0))
     indexed, plain = FleetSSHConfig(read), FleetSSHConfig(read)
     plain._by_name = {"": plain._blocks}
     assert indexed.lookup(name) == plain.lookup(name)
