@@ -18,6 +18,7 @@ import yaml
 
 from fleetdrv import yamlfile
 from fleetdrv.errors import InputError
+from fleetdrv.groups import Said
 
 MAX_BYTES = 32 * 1024 * 1024
 _MAX_NODES = 4_000_000
@@ -88,9 +89,12 @@ class Document:
         for name, (key, value) in latest.items():
             yield str(name), key, value
 
-    def variables(self, node: Any) -> dict[str, object]:
+    def variables(self, node: Any) -> Said:
         """Return a mapping of variables as plain data."""
-        return {name: self._variable(name, value) for name, _, value in self.pairs(node)}
+        said = Said()
+        for name, key, value in self.pairs(node):
+            said.say(name, self._variable(name, value), f"{self.path}:{line(key)}")
+        return said
 
     def _variable(self, name: str, node: Any) -> object:
         plain = isinstance(node, yaml.ScalarNode) and node.tag in _TAGS and not node.tag.endswith(":null")

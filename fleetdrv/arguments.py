@@ -71,7 +71,7 @@ def _option(word: str, rest: list[str], command: ParserContext, given: list[str]
         return
     argument = command.flags[flag]
     name = _flag(argument)
-    if name in given:
+    if name in given and argument.kind is not list:
         yield f"{name} is given twice"
     given.append(name)
     if argument.takes_value:

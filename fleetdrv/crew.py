@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from fleetdrv import completing, files, names, ownership
+from fleetdrv import completing, files, inventory, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.announce import Herald, service_of
 from fleetdrv.attempts import Counting
@@ -45,6 +45,7 @@ class Options:
     """The options that all commands share."""
 
     inventory: str = ""
+    """What `-i` named; several, one a line, of which the later ones win."""
     limit: str = ""
     context: str = ""
     json: bool = False
@@ -184,8 +185,8 @@ def assemble(
     """
     loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
     loaded = replace(loaded, back=back)
-    completing.remember(options.inventory, everything.hosts.values(), loaded.playbook.pool_name)
-    book = loaded.playbook
+    book, last = loaded.playbook, inventory.words(options.inventory)[-1]
+    completing.remember(last, everything.hosts.values(), book.pool_name)
     selection = Selection(
         everything=everything,
         group=book.hosts,
@@ -196,7 +197,7 @@ def assemble(
     )
     selected = selection.now()
     if selected:
-        files.demand_ways(selected[1], options.inventory)
+        files.demand_ways(selected[1], str(everything.path))
     effects, versions, hooks = Effects(), Versions(upgrade=options.upgrade), _caller(loaded, say)
     counting = Counting(digest=book.digest, policy=book.remediate, afresh=not cron)
     password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
@@ -210,7 +211,7 @@ def assemble(
             _same_cluster(cluster, loaded)
             if selected is None:
                 selected = selection.ask(cluster)
-                files.demand_ways(selected[1], options.inventory)
+                files.demand_ways(selected[1], str(everything.path))
         assert selected is not None  # without a cluster `now` tells or refuses
         pool_hosts, chosen = selected
         herald = Herald(cluster, say) if cluster else None
@@ -261,7 +262,7 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
 
 def command_line(options: Options, playbook: str, verb: str) -> str:
     """Return the command line of another command with the same files, the same cluster and the same way in."""
-    words = ["fleetdrv", verb, playbook, "-i", options.inventory]
+    words = ["fleetdrv", verb, playbook, *inventory.words(options.inventory)]
     for name in ("context", "no_cluster", "upgrade", "ask_sudo_password", "sudo_password_file", "limit"):
         flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
         words += [flag] if value is True else [flag, value] if value else []

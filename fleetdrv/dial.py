@@ -52,6 +52,16 @@ class Wire:
         self._heard = time.monotonic()
 
     @property
+    def ending(self) -> str:
+        """What the carrier says of its own end; empty where it says nothing."""
+        return ""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether another try would end as this one did."""
+        return False
+
+    @property
     def silent_seconds(self) -> float:
         """Seconds since the last byte came in."""
         return time.monotonic() - self._heard

@@ -33,6 +33,7 @@ def demand_ways(hosts: Iterable[Host], file: str) -> None:
         try:
             read_variables(host)
         except InputError as error:
-            faults.append(f"{file}: {error}")
+            placed = str(error).startswith(tuple(filter(None, host.places.values())))
+            faults.append(str(error) if placed else f"{file}: {error}")
     if faults:
         raise InputError("\n".join(faults))

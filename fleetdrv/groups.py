@@ -11,12 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fleetdrv.errors import InputError
 from fleetdrv.model import Host
 
 ALL, UNGROUPED = "all", "ungrouped"
 PRIORITY = "ansible_group_priority"
 
 Variables = Mapping[str, object]
+_PLACED = ("ansible_", "node_name")
+"""How the names of those variables begin whose places are kept: what fleetdrv itself may find fault with."""
+
+
+class Said(dict[str, object]):
+    """Variables that know where each is said, as far as that is known: file and line, or less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, str] = {}
+
+    def say(self, key: str, value: object, place: str) -> None:
+        """Set one."""
+        self[key] = value
+        if key.startswith(_PLACED):
+            self.places[key] = place
+
+    def take(self, other: Variables) -> None:
+        """Have another one's win over these."""
+        self.update(other)
+        places = other.places if isinstance(other, Said) else {}
+        if places or self.places:
+            self.places.update({key: places.get(key, "") for key in other if key.startswith(_PLACED)})
+
+
 VarsOf = Callable[[str], Variables]
 """What the files beside the inventory say of the group or host of that name."""
 
@@ -31,7 +57,8 @@ class _Group:
     """All that the sources say of one group, wherever they say it."""
 
     hosts: dict[str, None] = field(default_factory=dict)
-    variables: dict[str, object] = field(default_factory=dict)
+    children: dict[str, None] = field(default_factory=dict)
+    variables: Said = field(default_factory=Said)
     parents: set[str] = field(default_factory=set)
     priority: int = 1
 
@@ -41,7 +68,7 @@ class _Inherited:
     """What the hosts of the same groups have in common."""
 
     groups: frozenset[str]
-    variables: Variables
+    variables: Said
 
 
 class Groups:
@@ -49,7 +76,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {ALL: _Group(), UNGROUPED: _Group(parents={ALL})}
-        self._own: dict[str, dict[str, object]] = {}
+        self._own: dict[str, Said] = {}
 
     def __contains__(self, group: str) -> bool:
         """Tell whether a group was named."""
@@ -71,29 +98,46 @@ class Groups:
         if child in (ALL, parent) or child in self._above({parent}):
             raise ValueError(f"{parent} and {child} are groups that are each other's children")
         self._groups[child].parents.add(parent)
+        self._groups[parent].children[child] = None
 
     def add_host(self, name: str, group: str, port: int | None = None) -> None:
         """Put a host into a group. A port counts where the host is named first, as with Ansible."""
         self.add_group(group)
         self._groups[group].hosts[name] = None
         if name not in self._own:
-            self._own[name] = {} if port is None else {"ansible_port": port}
+            self._own[name] = Said()
+            if port is not None:
+                self._own[name]["ansible_port"] = port
 
     def set_host(self, name: str, variables: Variables) -> None:
         """Give a host variables of its own."""
-        self._own[name].update(variables)
+        self._own[name].take(variables)
 
     def set_group(self, name: str, variables: Variables) -> None:
         """Give a group variables. Raises ValueError for a priority that is no number."""
         self.add_group(name)
-        for key, value in variables.items():
-            if key != PRIORITY:
-                self._groups[name].variables[key] = value
-                continue
+        if PRIORITY in variables:
+            value = variables[PRIORITY]
             try:
                 self._groups[name].priority = int(str(value))
             except ValueError:
                 raise ValueError(f"{PRIORITY}: must be a whole number, found {value!r:.60}") from None
+        self._groups[name].variables.take(variables)
+        self._groups[name].variables.pop(PRIORITY, None)
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """Return a group's hosts in its own order: as it names them, then its children, level by level.
+
+        Empty for `all`, whose order is that of the hosts' naming. So Ansible counts them (Group.get_hosts).
+        """
+        found, level, seen = dict[str, None](), [group] if group != ALL else [], {group}
+        while level:
+            for each in level:
+                found.update(self._groups[each].hosts if each in self._groups else {})
+            inside = [child for each in level if each in self._groups for child in self._groups[each].children]
+            level = [child for child in dict.fromkeys(inside) if child not in seen]
+            seen.update(level)
+        return tuple(found)
 
     def hosts(self, group_vars: VarsOf = _nothing, host_vars: VarsOf = _nothing) -> dict[str, Host]:
         """Return every host with all its groups and its merged variables, in the order of their naming."""
@@ -107,24 +151,30 @@ class Groups:
             direct = frozenset(memberships[name] - {ALL, UNGROUPED}) or frozenset({UNGROUPED})
             if direct not in known:
                 known[direct] = self._inherited(direct, depths, group_vars)
-            variables = {**known[direct].variables, **own, **host_vars(name)}
+            variables = Said()
+            for said in (known[direct].variables, own, host_vars(name)):
+                variables.take(said)
             node = variables.get("node_name")
+            if isinstance(node, dict | list):  # by ansible-vault encrypted text is a mapping, too
+                where = f"{variables.places.get('node_name') or name}: {name}"
+                raise InputError(f"{where}: node_name: must be text in the clear, found {node!r:.60}")
             found[name] = Host(
                 name=name,
                 node_name=name if node is None else str(node),
                 variables=variables,
                 groups=known[direct].groups,
+                places=variables.places,
             )
         return found
 
     def _inherited(self, direct: frozenset[str], depths: Mapping[str, int], group_vars: VarsOf) -> _Inherited:
         inside = {*direct, *self._above(direct), ALL}
         ordered = sorted(inside, key=lambda g: (depths[g], self._groups[g].priority, g))  # `all` alone has depth 0
-        variables: dict[str, object] = {}
+        variables = Said()
         for group in ordered:
-            variables.update(self._groups[group].variables)
+            variables.take(self._groups[group].variables)
         for group in ordered:
-            variables.update(group_vars(group))
+            variables.take(group_vars(group))
         return _Inherited(frozenset(inside), variables)
 
     def _above(self, groups: Iterable[str]) -> set[str]:

@@ -69,6 +69,21 @@ class HostCertificate:
         )
 
 
+def certified_key(blob: bytes) -> bytes:
+    """Return the plain public key that a certificate, of a host or a user, is for; any other blob as it is.
+
+    Raises ValueError for a certificate that is cut short.
+    """
+    reader = _Reader(blob)
+    name = reader.string().decode("ascii")
+    kind = name.removesuffix(SUFFIX)
+    if kind == name or kind not in _KEY_FIELDS:
+        return blob
+    reader.string()  # the nonce
+    words = [kind.encode(), *(reader.string() for _ in range(_KEY_FIELDS[kind]))]
+    return b"".join(len(word).to_bytes(4) + word for word in words)
+
+
 def find_fault(
     blob: bytes, host: str, *, authorities: Sequence[Entry], revoked: Sequence[Entry], now: float
 ) -> str:

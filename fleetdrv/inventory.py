@@ -3,8 +3,9 @@
     FILE            YAML (inventory_yaml.py) or INI (inventory_ini.py); an executable is run (inventory_script.py)
     FOLDER          every file in it, sorted; hidden files, notes and backups are left out
     host1,host2,    a list with a comma in it: names, NodeSets, ports
-    k8s:SELECTOR    the cluster's own Nodes (inventory_k8s.py)
+    k8s:SELECTOR    the cluster's own Nodes (inventory_k8s.py), alone
 
+Of several, the later ones win, as with Ansible.
 group_vars/ and host_vars/ beside a file count. Unknown variables are kept. A host's Node is named by `node_name`,
 else it is the host's own name; no two hosts may be the same Node.
 """
@@ -30,6 +31,8 @@ _IGNORED_ENDS = (
     *(".orig", ".cfg", ".retry"),
 )
 _MOST_DEPTH = 16
+SEPARATOR = "\n"
+"""Stands between several sources; no name of a file that people use has one."""
 
 Note = Callable[[str], None]
 
@@ -46,6 +49,8 @@ class Inventory:
     path: Path
     asks_cluster: bool = False
     """The hosts are the cluster's Nodes, which nobody has asked for yet: `hosts` is empty."""
+    members: Callable[[str], tuple[str, ...]] = lambda _: ()
+    """A group's hosts in its own order; empty where that is the order of `hosts`."""
 
     def group(self, name: str) -> tuple[Host, ...]:
         """Return the hosts of a group. Raises InputError when there are none."""
@@ -59,27 +64,62 @@ class Inventory:
 def read(source: Path | str, note: Note = _silent) -> Inventory:
     """Read an inventory from a file, a folder, an executable, or a list of hosts; see `Inventory.asks_cluster`.
 
-    Raises InputError that names every fault with file, line and key. `note` is told what an operator should know
-    though nothing is wrong.
+    Of several sources, which stand one a line, the later ones win. `note` is told what an operator should know
+    though nothing is wrong. Raises InputError that names every fault with file, line and key.
     """
-    path, groups = Path(source), Groups()
+    sources = str(source).split(SEPARATOR)
+    path, groups, folders, faults = Path(", ".join(sources)), Groups(), [], []
     if not str(source):
         raise InputError("no inventory: name one with --inventory FILE")
-    if str(source).startswith(inventory_k8s.PREFIX):
+    if str(source).startswith(inventory_k8s.PREFIX) and len(sources) == 1:
         inventory_k8s.selector(str(source))
         return Inventory({}, path, asks_cluster=True)
-    if "," in str(source) and not path.exists():
-        _gather_list(str(source), groups)
-        folders = []
-    else:
-        _gather_all(_sources(path, _MOST_DEPTH), groups, note)
-        folders = [path if path.is_dir() else path.parent]
+    for each in sources:
+        try:
+            folders += _gather(each, groups, note)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
     if groups.empty:
-        raise InputError(f"{source}: no hosts")
+        raise InputError(f"{path}: no hosts")
     files = VarsFiles(folders, note)
     hosts = groups.hosts(files.group, files.host)
-    refuse_shared_nodes(str(source), hosts.values())
-    return Inventory(hosts, path)
+    refuse_shared_nodes(str(path), hosts.values())
+    return Inventory(hosts, path, members=groups.members)
+
+
+def words(source: str) -> tuple[str, ...]:
+    """Return the words of a command line that name the same.
+
+    >>> words("a.yaml"), words("a.yaml\\nb.ini")
+    (('-i', 'a.yaml'), ('-i', 'a.yaml', '-i', 'b.ini'))
+    """
+    return tuple(word for each in source.split(SEPARATOR) for word in ("-i", each))
+
+
+def absolute(source: str) -> str:
+    """Return the same for whoever starts in another folder."""
+    return SEPARATOR.join(
+        each if each.startswith(inventory_k8s.PREFIX) or _is_list(each) else str(Path(each).absolute())
+        for each in source.split(SEPARATOR)
+    )
+
+
+def _is_list(source: str) -> bool:
+    return "," in source and not Path(source).exists()
+
+
+def _gather(source: str, groups: Groups, note: Note) -> list[Path]:
+    """Add what one source says; return the folders in which files of variables may lie beside it."""
+    if source.startswith(inventory_k8s.PREFIX):
+        raise InputError(f"--inventory {source}: the cluster's Nodes go with no other inventory")
+    if _is_list(source):
+        _gather_list(source, groups)
+        return []
+    path = Path(source)
+    _gather_all(_sources(path, _MOST_DEPTH), groups, note)
+    return [path if path.is_dir() else path.parent]
 
 
 def refuse_shared_nodes(source: str, hosts: Iterable[Host]) -> None:

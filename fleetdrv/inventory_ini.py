@@ -16,7 +16,7 @@ from pathlib import Path
 from fleetdrv import hostnames
 from fleetdrv.ansible_yaml import AS_WRITTEN
 from fleetdrv.errors import InputError
-from fleetdrv.groups import UNGROUPED, Groups
+from fleetdrv.groups import UNGROUPED, Groups, Said
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _GROUP_NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
@@ -126,12 +126,12 @@ class _Reader:
         except ValueError as error:
             self._fault(key, str(error))
             return
-        own: dict[str, object] = {}
+        own = Said()
         for word in words:
             name, sign, text = word.partition("=")
             if not sign:
                 self._fault(key, f"{word!r:.60}: a variable is name=value; quote values with spaces")
-            own[name] = _variable(name, text)
+            own.say(name, _variable(name, text), f"{self._path}:{self._number}")
         for host in hosts:
             self._groups.add_host(host, group, port)
             self._groups.set_host(host, own)
@@ -154,7 +154,9 @@ class _Reader:
             self._fault(key, f"{line!r:.60}: a variable is name=value")
             return
         try:
-            self._groups.set_group(group, {name.strip(): _variable(name.strip(), text.strip())})
+            said = Said()
+            said.say(name.strip(), _variable(name.strip(), text.strip()), f"{self._path}:{self._number}")
+            self._groups.set_group(group, said)
         except ValueError as error:
             self._fault(key, str(error))
 

@@ -14,6 +14,7 @@ import yaml
 
 from fleetdrv.ansible_yaml import Document, is_encrypted, line, read_bytes
 from fleetdrv.errors import InputError
+from fleetdrv.groups import Said
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")
 _MOST_DEPTH = 16
@@ -27,19 +28,19 @@ class VarsFiles:
         self._note = note
         self._listed: dict[Path, frozenset[str]] = {}
 
-    def group(self, name: str) -> dict[str, object]:
+    def group(self, name: str) -> Said:
         """Return what the files say of a group; raises InputError with file, line and key."""
         return self._variables("group_vars", name)
 
-    def host(self, name: str) -> dict[str, object]:
+    def host(self, name: str) -> Said:
         """Return what the files say of a host; raises InputError with file, line and key."""
         return self._variables("host_vars", name)
 
-    def _variables(self, kind: str, name: str) -> dict[str, object]:
-        found: dict[str, object] = {}
+    def _variables(self, kind: str, name: str) -> Said:
+        found = Said()
         for folder in self._folders:
             for path in self._files(folder / kind, name):
-                found.update(self._read(path))
+                found.take(self._read(path))
         return found
 
     def _files(self, folder: Path, name: str) -> list[Path]:
@@ -72,15 +73,15 @@ class VarsFiles:
                 found.append(path)
         return found
 
-    def _read(self, path: Path) -> dict[str, object]:
+    def _read(self, path: Path) -> Said:
         data = read_bytes(path)
         if is_encrypted(data):
             self._note(f"{path}: encrypted by ansible-vault: what it says is not known here")
-            return {}
+            return Said()
         document = Document(path, data)
         root = document.root
         if root is None or (isinstance(root, yaml.ScalarNode) and root.tag.endswith(":null")):
-            return {}
+            return Said()
         if not isinstance(root, yaml.MappingNode):
             raise InputError(f"{path}:{line(root)}: must be a mapping of variables")
         return document.variables(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fleetdrv import inventory, journals, report
+from fleetdrv import everyone, inventory, journals, report
 from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError, Permanent
@@ -87,7 +88,8 @@ def attach(options: Options, node: str) -> ExitCode:
         kept = _list(line)
         running = [job for job in kept if job.state == "running"]
         if not running:
-            last = f"; the last was {kept[-1]}: fleetdrv logs {kept[-1].run} {node} -i {options.inventory}"
+            again = shlex.join(inventory.words(options.inventory))
+            last = f"; the last was {kept[-1]}: fleetdrv logs {kept[-1].run} {node} {again}"
             print(f"{node}: no job runs there now{last if kept else ''}")
             return ExitCode.DONE
         job = running[-1].id
@@ -119,11 +121,12 @@ def _line(options: Options, node: str) -> Iterator[NodeLine]:
 
 
 def _host(options: Options, node: str) -> Host:
-    hosts = inventory.read(options.inventory).hosts
-    found = [host for host in hosts.values() if node in (host.name, host.node_name)]
+    hosts = everyone.read(options)
+    found = [host for host in hosts if node in (host.name, host.node_name)]
     if not found:
-        near = ", ".join(get_close_matches(node, hosts, 3)) or f"none is named like it, of {len(hosts)}"
-        raise InputError(f"{options.inventory}: no host {node}; near: {near}")
+        close = get_close_matches(node, [host.name for host in hosts], 3)
+        near = ", ".join(close) or f"none is named like it, of {len(hosts)}"
+        raise InputError(f"{', '.join(inventory.words(options.inventory)[1::2])}: no host {node}; near: {near}")
     return found[0]
 
 

@@ -97,8 +97,9 @@ def _ways(dialler: Dialler, hosts: Iterable[Host]) -> _Ways:
 
 
 def _way(targets: Sequence[Target]) -> str:
-    via = f" by {', '.join(map(str, targets[:-1]))}" if len(targets) > 1 else ""
-    return f"{targets[-1]}{via}"
+    command = targets[0].proxy_command
+    via = [*([f"ProxyCommand {command}"] if command else ()), *map(str, targets[:-1])]
+    return f"{targets[-1]}{' by ' if via else ''}{', '.join(via)}"
 
 
 def _text(found: _Found) -> str:

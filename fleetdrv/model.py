@@ -43,6 +43,8 @@ class Host:
     node_name: str
     variables: Mapping[str, object] = field(default_factory=dict)
     groups: frozenset[str] = frozenset()
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Where variables that fleetdrv reads are said: file and line, as far as that is known."""
 
 
 class Sameness(StrEnum):

@@ -50,6 +50,18 @@ def from_terminal(prompt: str, *, instead: str) -> Secret:
         raise InputError(f"{prompt.rstrip(': ')}: none was given") from None
 
 
+def passphrase(key: Path) -> Secret | None:
+    """Ask for the passphrase of a key, without an echo; None where nobody is there, or nothing is typed."""
+    if not on_terminal():
+        return None
+    try:
+        with asking():
+            text = getpass(f"passphrase for the key {key}: ", stream=sys.stderr)
+    except EOFError:
+        return None
+    return Secret(text, f"passphrase for {key}") if text else None
+
+
 def from_file(path: Path) -> Secret:
     """Read the first line of a file that nobody else may read. Raises InputError."""
     where = f"--sudo-password-file {path}"

@@ -4,6 +4,8 @@ Parts stand between commas or colons, and their order does not matter: first all
 hosts where there are none; of these, those that every `&part` selects, and that no `!part` selects. A part is
 
     gpu-007             a host, its Node, or a group
+    gpu[0], gpu[-1]     one of a group's hosts, counted in the group's own order, of the pool's only
+    gpu[0:2], gpu[3:]   several of them, the last one included, as with Ansible
     gpu-[001-128]       a NodeSet: each of its names must be there
     gpu-0?1*, n[45]     a glob over hosts, Nodes and groups
     ~gpu-0[13]          a regular expression over the same, from the beginning of the name
@@ -30,16 +32,22 @@ FAILED = "failed"
 _REGEX_LIMIT = 200
 """Characters of a regular expression; fleets' names are short, and so are the patterns for them."""
 
+_SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]{1,9})|([0-9]{1,9}):([0-9]{0,9}))\]")
+"""As Ansible's, but for `[1-3]`, which is a NodeSet here, and only behind a group: `n[45]` is a glob."""
+
 Named = Callable[[str], Collection[str]]
 """What `@NAME` stands for: parts of a pattern."""
+Members = Callable[[str], Sequence[str]]
 
 
-def limit(hosts: Sequence[Host], pattern: str, named: Named | None = None) -> tuple[Host, ...]:
-    """Return the hosts that a pattern selects, in the order of `hosts`.
+def limit(
+    hosts: Sequence[Host], pattern: str, named: Named | None = None, members: Members = lambda _: ()
+) -> tuple[Host, ...]:
+    """Return the hosts that a pattern selects, in the order of `hosts`. `members`: see Inventory.
 
     Raises InputError for a part that selects nothing, with the names that are nearest to it.
     """
-    found = _Names(hosts, named)
+    found = _Names(hosts, named, members)
     plain: set[str] = set()
     within: set[str] = {host.name for host in hosts}
     without: set[str] = set()
@@ -62,8 +70,8 @@ def limit(hosts: Sequence[Host], pattern: str, named: Named | None = None) -> tu
 class _Names:
     """Finds hosts by each of their names."""
 
-    def __init__(self, hosts: Iterable[Host], named: Named | None) -> None:
-        self._named = named
+    def __init__(self, hosts: Iterable[Host], named: Named | None, members: Members) -> None:
+        self._named, self._members = named, members
         self._order: list[str] = []
         self._by_name: dict[str, set[str]] = {}
         self._groups: dict[str, set[str]] = {}
@@ -90,6 +98,8 @@ class _Names:
             found = self._matching(_regex(wanted[1:], part))
         elif wanted in self._by_name or wanted in self._groups:
             found = self._by_name.get(wanted, set()) | self._groups.get(wanted, set())
+        elif (subscript := _SUBSCRIPT.fullmatch(wanted)) and subscript[1] in self._groups:
+            found = self._counted(subscript, part)
         elif nodeset.is_set(wanted) and not any(sign in wanted for sign in "*?"):
             found = self._set(wanted, part)
         else:
@@ -97,6 +107,18 @@ class _Names:
         if not found:
             raise InputError(f"--limit {part}: matches none of the pool's hosts{self._near(wanted)}")
         return found
+
+    def _counted(self, subscript: re.Match[str], part: str) -> set[str]:
+        group, place, first, last = subscript.groups()
+        order = self._members(group) or self._order
+        hosts = [name for name in order if name in self._groups[group]]
+        if place is None:
+            chosen = hosts[int(first) : int(last) + 1 if last else None]
+        else:
+            chosen = hosts[int(place) :][:1] if -len(hosts) <= int(place) else []
+        if not chosen:
+            raise InputError(f"--limit {part}: the pool has {len(hosts)} hosts of {group}, counted from 0")
+        return set(chosen)
 
     def _set(self, wanted: str, part: str) -> set[str]:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fleetdrv import screen
 from fleetdrv.errors import ExitCode
 from fleetdrv.lease import Holder
 
@@ -74,6 +75,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         if len(pressed) > 1:
             with suppress(OSError):  # straight to the descriptor: the interrupted code may be just writing
                 os.write(2, b"left: jobs on nodes run on, the same command finds them\n")
+            screen.restore()
             os._exit(ExitCode.INTERRUPTED)
 
     former = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}

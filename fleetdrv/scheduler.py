@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from fleetdrv import exporter, inventory, load, schedule
+from fleetdrv import everyone, exporter, inventory, load, passwords, schedule
 from fleetdrv.crew import Options
 from fleetdrv.errors import ExitCode, InputError
 from fleetdrv.load import Loaded
@@ -32,7 +32,10 @@ def show(options: Options, playbook: str, form: str, every: int, image: str) -> 
         raise InputError("--image: an image with fleetdrv and kubectl; goes with --print cronjob, and only so")
     exporter.check(options)
     loaded = load.playbook(Path(playbook))
-    hosts = inventory.read(options.inventory).group(loaded.playbook.hosts)
+    everything = inventory.read(options.inventory)
+    if form == "cronjob":
+        _demand_one_file(options.inventory)
+    hosts = everyone.of(everything, options, loaded.playbook.hosts)
     if form == "cronjob":
         print(_cronjob(options, loaded, tuple(host.node_name for host in hosts), every, image), end="")
         return ExitCode.DONE
@@ -52,19 +55,36 @@ def _here(options: Options, loaded: Loaded, every: int) -> Schedule:
         files = os.environ["KUBECONFIG"].split(os.pathsep)
         environment["KUBECONFIG"] = os.pathsep.join(str(Path(name).absolute()) for name in files)
     metrics = (str(Path(options.metrics_file).absolute()),) if options.metrics_file else ()
-    words = _remediate(options, str(loaded.path.absolute()), str(Path(options.inventory).absolute()))
+    words = _remediate(options, str(loaded.path.absolute()), inventory.absolute(options.inventory))
     return Schedule(
         pool=loaded.playbook.pool_name,
         every_minutes=every,
-        argv=(str(program), *words, *(word for name in metrics for word in ("--metrics-file", name))),
+        argv=(str(program), *words, *_password(options), *(("--metrics-file", *metrics) if metrics else ())),
         environment=environment,
         user=getpass.getuser(),
         writes=tuple(str(Path(name).parent) for name in metrics),
     )
 
 
-def _remediate(options: Options, playbook: str, inventory: str) -> tuple[str, ...]:
-    words = ["remediate", playbook, "--inventory", inventory, "--quiet"]
+def _password(options: Options) -> tuple[str, ...]:
+    """Return the words that name sudo's password; a file that cannot be used is refused now, not at each start."""
+    if not options.sudo_password_file:
+        return ()
+    path = Path(options.sudo_password_file).expanduser().absolute()
+    passwords.from_file(path)
+    return ("--sudo-password-file", str(path))
+
+
+def _demand_one_file(source: str) -> None:
+    """Raise InputError for what a ConfigMap cannot hold: a list, the cluster, a folder, several."""
+    if not Path(source).is_file():
+        named = ", ".join(inventory.words(source)[1::2])
+        raise InputError(f"--inventory {named}: a CronJob takes one file along, and this is none; name a file")
+
+
+def _remediate(options: Options, playbook: str, source: str) -> tuple[str, ...]:
+    named = inventory.words(source)[1::2]
+    words = ["remediate", playbook, *(word for each in named for word in ("--inventory", each)), "--quiet"]
     for name, value in (
         ("--limit", options.limit),
         ("--context", options.context),
@@ -82,6 +102,8 @@ def _systemd(due: Schedule) -> str:
 
 
 def _cronjob(options: Options, loaded: Loaded, nodes: tuple[str, ...], every: int, image: str) -> str:
+    if options.sudo_password_file:
+        raise InputError("--sudo-password-file: a pod has no such file; give it a user with NOPASSWD, or root")
     if options.metrics_file or options.context:
         raise InputError("--metrics-file, --context: mean nothing in a pod; metrics leave it by --pushgateway")
     pool, files = loaded.playbook.pool_name, _beside(loaded)

@@ -14,13 +14,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from fleetdrv.lines import Row, cells
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_MODES: list[list[Any]] = []
+"""How the terminal was set before the question that is asked now."""
 _TERMINAL = threading.RLock()
 """Whoever writes to the terminal holds this; a question holds it until it is answered."""
 
@@ -35,7 +37,30 @@ def asking() -> Iterator[None]:
     with _TERMINAL:
         for screen in list(_DRAWN):
             screen.erase()
-        yield
+        _MODES[:] = _modes()
+        try:
+            yield
+        finally:
+            _MODES.clear()
+
+
+def restore() -> None:
+    """Before the program ends at once: a question that is not answered yet may have switched the echo off."""
+    import termios
+
+    for modes in _MODES:
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, modes)
+
+
+def _modes() -> list[list[Any]]:
+    """Return how the terminal is set, or nothing where there is none."""
+    import termios
+
+    try:
+        return [termios.tcgetattr(0)]
+    except (OSError, termios.error):
+        return []
 
 
 def fits(stream: IO[str], environment: Mapping[str, str]) -> bool:

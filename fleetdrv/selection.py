@@ -62,7 +62,9 @@ class Selection:
     ) -> tuple[tuple[Host, ...], tuple[Host, ...]]:
         if not self.limit:
             return pool, pool
-        return pool, patterns.limit(pool, self.limit, lambda name: self._named(name, cluster))
+        return pool, patterns.limit(
+            pool, self.limit, lambda name: self._named(name, cluster), self.everything.members
+        )
 
     def _named(self, name: str, cluster: Cluster | None) -> Collection[str]:
         if name != patterns.FAILED:

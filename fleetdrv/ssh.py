@@ -17,7 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from fabric import Connection
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fleetdrv import dial
@@ -25,12 +24,15 @@ from fleetdrv.effects import Effects
 from fleetdrv.errors import InputError, NodeError, Permanent, Unreachable, WayGone, WayLost
 from fleetdrv.known_hosts import KnownHosts
 from fleetdrv.model import Host
+from fleetdrv.passwords import passphrase
 from fleetdrv.ssh_bastion import Bastions
-from fleetdrv.ssh_config_file import read_config
-from fleetdrv.ssh_handshake import STEP, Handshake, Shown, by_hand
-from fleetdrv.ssh_keys import Keyring
+from fleetdrv.ssh_config import read_config
+from fleetdrv.ssh_connection import FleetConnection
+from fleetdrv.ssh_handshake import STEP, Handshake, KeysRefused, Shown, by_hand
+from fleetdrv.ssh_keys import Ask, Keyring
+from fleetdrv.ssh_proxy import ProxyWire
 from fleetdrv.ssh_session import Completed, Session
-from fleetdrv.ssh_settings import Asked, Target, jump_hosts, make_target, read_variables
+from fleetdrv.ssh_settings import Asked, Target, jump_hosts, make_target, proxy_command, read_variables
 from fleetdrv.ssh_transport import DISABLED, DISABLED_FOR_OLD_PEERS, FleetTransport
 
 __all__ = ["Completed", "Dialler", "FleetConnection", "Session"]
@@ -50,29 +52,12 @@ Act = Callable[[Handshake, dial.Wire, Mapping[str, Sequence[str]]], T]
 """What is done on an open wire."""
 
 
-class FleetConnection(Connection):  # type: ignore[misc]  # Fabric has no types
-    """Fabric's handle on a node, opened by our dialling. Its `run` and `put` work, for use by hand."""
-
-    # Declared, because Invoke writes what is not into the configuration, which all connections share: it is
-    # emptied and merged anew, and other threads' look-ups fail meanwhile. Fabric forgets the second one.
-    dial: Callable[[], FleetTransport] | None = None
-    inline_ssh_env: bool = True
-    # Invoke's own lists all names of the object at each assignment: a twentieth of the CPU of a look.
-    __setattr__ = object.__setattr__
-
-    def open(self) -> None:
-        """Connect unless connected. A failed attempt leaves neither thread nor socket."""
-        if not self.is_connected:
-            assert self.dial is not None
-            self.transport = self.dial()
-            self.client._transport = self.transport  # so that Fabric's close() closes it
-
-
 class Dialler:
     """All SSH of one run. Files and keys are read once; for many threads. Close it to let go of bastions.
 
     `ssh_config` None means the user's and the system's file, `known_hosts` empty the user's own files; the
-    global known_hosts files count always. `note` is told once of every setting that is not followed.
+    global known_hosts files count always. `note` is told once of every setting that is not followed. `ask` is
+    for the passphrase of an encrypted key; by default it is the terminal.
     """
 
     def __init__(
@@ -82,12 +67,13 @@ class Dialler:
         ssh_config: Path | None = None,
         known_hosts: Sequence[Path] = (),
         note: Callable[[str], None] = lambda _: None,
+        ask: Ask = passphrase,
     ) -> None:
         self._effects = effects
         self._config = read_config(ssh_config)
         self._known_hosts_files = tuple(path.expanduser() for path in known_hosts or USER_KNOWN_HOSTS)
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
-        self._keyring = Keyring()
+        self._keyring = Keyring(ask=ask)
         self._bastions = Bastions(self._log_in)
         self._turns = threading.BoundedSemaphore(HANDSHAKES_AT_ONCE)
         self._old_peers: set[Target] = set()
@@ -104,6 +90,7 @@ class Dialler:
         away that was there before, the deadline stands still; WayGone when that takes too long.
         """
         connection, target = self._resolve(host)
+        self._have_keys(_way(target))
 
         def open_(end: float) -> None:
             connection.dial = partial(self._log_in, target, host.name, end)
@@ -114,17 +101,14 @@ class Dialler:
 
     def targets(self, host: Host) -> tuple[Target, ...]:
         """Return the jump hosts on the way, nearest first, and the host itself at the end. Raises InputError."""
-        _, target = self._resolve(host)
-        chain = [target]
-        while (jump := chain[0].jump) is not None:
-            chain.insert(0, jump)
-        return tuple(chain)
+        return _way(self._resolve(host)[1])
 
     def host_key(self, target: Target, name: str, deadline_seconds: float) -> tuple[Shown, NodeError]:
         """Return the key that a host shows, what is known of it, and how it would be refused for it.
 
         Nobody logs in, but jump hosts on the way. Raises as `connect`.
         """
+        self._have_keys(_way(target)[:-1])
         shown = self._keep_trying(
             lambda end: self._dial(target, name, end, Handshake.show), name, deadline_seconds
         )
@@ -191,26 +175,42 @@ class Dialler:
         if depth == 0:
             raise InputError(f"{asked.name}: more than {MOST_JUMPS} jumps, or jumps in a circle")
         try:
-            connection = FleetConnection(
-                asked.name,
-                user=asked.user or None,
-                port=asked.port,
-                config=self._config,
-                gateway=False,  # Fabric would log in to the bastion once per node
-                forward_agent=False,
-                connect_kwargs={"allow_agent": False},  # a dict of its own: Fabric adds keys to a shared one
-            )
+            with self._config.base_ssh_config.given(asked.user):
+                connection = FleetConnection(
+                    asked.name,
+                    user=asked.user or None,
+                    port=asked.port,
+                    config=self._config,
+                    gateway=False,  # Fabric would log in to the bastion once per node
+                    forward_agent=False,
+                    connect_kwargs={"allow_agent": False},  # its own: Fabric adds keys to a shared one
+                )
         except ValueError as error:
             raise InputError(f"{asked.name}: {error}") from None
+        command = "" if jump else proxy_command(connection, asked)
         if jump is None:
             for hop in jump_hosts(asked, connection.ssh_config):
                 if hop.name == asked.name and (hop.port is None or asked.port in (None, hop.port)):
                     break  # `Host *` with ProxyJump covers the bastion itself, too
                 _, jump = self._resolve_chain(hop, jump, depth - 1)
-        return connection, make_target(connection, asked, jump)
+        return connection, make_target(connection, asked, jump, command)
+
+    def _have_keys(self, targets: Iterable[Target]) -> None:
+        """Ask for passphrases before a deadline runs, and only where there is no other key to offer."""
+        for target in targets:
+            if not self._handshake(target, "", 0.0).offers()[0]:
+                self._keyring.unlock(target.identity_files)
 
     def _log_in(self, target: Target, node: str, end: float) -> FleetTransport:
-        return self._dial(target, node, end, Handshake.perform)
+        handshake, began = self._handshake(target, node, end), time.monotonic()
+        offered, _ = handshake.offers()
+        try:
+            return self._dial(target, node, end, Handshake.perform)
+        except KeysRefused:
+            self._keyring.unlock(target.identity_files)
+            if len(handshake.offers()[0]) == len(offered):
+                raise
+        return self._dial(target, node, end + time.monotonic() - began, Handshake.perform)
 
     def _dial(self, target: Target, node: str, end: float, act: Act[T]) -> T:
         """Make one attempt; a second one only for peers so old that they share no algorithm with us."""
@@ -250,6 +250,8 @@ class Dialler:
             return self._bastions.wire(target.jump, target.address, target.port, node=node, end=end)
         left = max(0.0, min(target.connect_seconds, end - time.monotonic()))
         try:
+            if target.proxy_command:
+                return ProxyWire(target.proxy_command)
             return dial.connect(target.address, target.port, within_seconds=left)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
@@ -277,6 +279,11 @@ class Dialler:
             self._noted.update(new)
         for text in new:
             self._note(text)
+
+
+def _way(target: Target) -> tuple[Target, ...]:
+    """Return the jump hosts on the way, nearest first, and the host itself at the end."""
+    return (*(_way(target.jump) if target.jump else ()), target)
 
 
 def _pause(attempt: int, left: float) -> float:

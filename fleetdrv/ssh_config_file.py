@@ -1,109 +1,192 @@
-"""~/.ssh/config for Fabric, read once per run: with Include, and fast with thousands of Host blocks."""
+"""The files of ~/.ssh/config, read once per run: blocks with the conditions under which each counts.
+
+Read here and not by Paramiko, which knows no `Include`, takes `Host *` for the end of every block that includes,
+and forgets on which line it read what. What a block's options are for one host is ssh_config.py's.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
+import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from fabric import Config
-from paramiko import SSHConfig
-from paramiko.config import SSHConfigDict
-from paramiko.ssh_exception import ConfigParseError
 
 from fleetdrv.errors import InputError
 
 MOST_INCLUDES = 16
 """Depth at which OpenSSH gives up, too."""
+LISTS = frozenset({"identityfile", "certificatefile"})
+"""Options of which all values count, not the first."""
+_RAW = frozenset({"proxycommand", "userknownhostsfile", "globalknownhostsfile"})
+"""Options whose quotes belong to the value: a command, and lists of files."""
+_WITHOUT_VALUE = frozenset({"all", "final", "canonical"})
+_FOLLOWED = frozenset({"Host", "all", "final", "canonical", "host", "originalhost", "user", "localuser"})
+_SETTING = re.compile(r"(\w+)(?:\s*=\s*|\s+)(.+)")
+
+Options = dict[str, str | list[str] | None]
 
 
-class IndexedSSHConfig(SSHConfig):
-    """An SSHConfig whose lookup looks only at blocks that can apply.
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """For whom options are looked up, as far as it is known by now."""
 
-    Stock goes through every block: 58 ms per host with 2000 of them, a minute for 1000 nodes.
+    original: str
+    """The name as it was given."""
+    host: str
+    user: str
+    local_user: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition of a `Host` or `Match` line."""
+
+    kind: str
+    """Of a `Match` line in lower case; `Host` is the other line's own."""
+    patterns: tuple[str, ...]
+    negated: bool
+    place: str
+
+    def holds(self, asking: Asking) -> bool:
+        """Tell whether it is met. Raises InputError, with file and line, for one that is not followed here."""
+        if self.kind not in _FOLLOWED:
+            raise InputError(
+                f"{self.place}: Match {self.kind} is not followed here, and {asking.original} depends on it; "
+                "say it by Host or Match host"
+            )
+        return self._met(asking) != self.negated
+
+    def _met(self, asking: Asking) -> bool:
+        if self.kind == "all":
+            return True
+        if self.kind in ("final", "canonical"):
+            return asking.final
+        if self.kind == "Host":
+            return _matches(self.patterns, asking.original)
+        name = {"user": asking.user, "localuser": asking.local_user, "host": asking.host}.get(self.kind)
+        lower = tuple(pattern.lower() for pattern in self.patterns)  # of users, too: ssh(1) does the same
+        return _matches(lower, (asking.original if name is None else name).lower())
+
+
+@dataclass(slots=True)
+class Block:
+    """Options that count where all conditions hold; there are none at the top of a file."""
+
+    conditions: tuple[Condition, ...]
+    options: Options = field(default_factory=dict)
+
+
+def _matches(patterns: tuple[str, ...], name: str) -> bool:
+    """Tell whether a name fits some pattern and no `!pattern` (match_pattern_list of OpenSSH)."""
+    wanted = False
+    for pattern in patterns:
+        if fnmatchcase(name, pattern.removeprefix("!").replace("[", "[[]")):
+            if pattern.startswith("!"):
+                return False
+            wanted = True
+    return wanted
+
+
+def read(path: Path) -> list[Block]:
+    """Return the blocks of a file and of those that it includes. Raises InputError with file and line."""
+    return list(_blocks(path, path.parent, (), 0))
+
+
+def _blocks(path: Path, folder: Path, within: tuple[Condition, ...], depth: int) -> Iterator[Block]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8: {error.reason}") from None
+    yield from _parsed(lines, path, folder, within, depth)
+
+
+def _parsed(
+    lines: list[str], path: Path, folder: Path, within: tuple[Condition, ...], depth: int
+) -> Iterator[Block]:
+    """Yield blocks in the order in which they count; `within` holds for every line of an included file.
+
+    An `Include` belongs to the block that it stands in, which goes on behind it.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._by_name: dict[str, SSHConfig] | None = None
-
-    def lookup(self, hostname: str) -> SSHConfigDict:
-        """Return the options for one host name; safe from many threads."""
-        if self._by_name is None:
-            self._by_name = self._index()
-        reduced = self._by_name.get(hostname) or self._by_name.get("")
-        return super().lookup(hostname) if reduced is None else reduced.lookup(hostname)
-
-    def _index(self) -> dict[str, SSHConfig]:
-        """Map each literally named host, and "" for all others, to its blocks in file order."""
-        blocks: list[dict[str, Any]] = self._config  # type: ignore[attr-defined]  # Fabric sets it, too
-        if any("canonicalizehostname" in block["config"] for block in blocks):
-            return {}  # names change during the lookup
-        everywhere = [_names(block) is None for block in blocks]
-        numbers: dict[str, list[int]] = {"": []}
-        for number, block in enumerate(blocks):
-            for name in _names(block) or ():
-                numbers.setdefault(name, []).append(number)
-        general = [number for number, always in enumerate(everywhere) if always]
-        return {name: _reduced(blocks, sorted({*own, *general})) for name, own in numbers.items()}
-
-
-def _reduced(blocks: list[dict[str, Any]], numbers: list[int]) -> SSHConfig:
-    reduced = SSHConfig()
-    reduced._config = [blocks[number] for number in numbers]  # type: ignore[attr-defined]
-    return reduced
-
-
-def _names(block: dict[str, Any]) -> list[str] | None:
-    """Return a Host block's literal names; None for patterns and Match blocks, which may apply to any."""
-    names: list[str] | None = block.get("host")
-    if names is None or any(mark in name for name in names for mark in "*?!"):
-        return None
-    return names
-
-
-def read_config(path: Path | None) -> Config:
-    """Return Fabric's Config over one file, or over ~/.ssh/config and the system's file where None is given.
-
-    Only SSH's files are read: Fabric's and Invoke's own (~/.fabric.py and the like) could run code and change
-    what a run does from laptop to laptop.
-    """
-    named = path is not None
-    paths = [path] if path is not None else [Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
-    config = IndexedSSHConfig()
-    for each in paths:
-        if not named and not each.is_file():
+    block = Block(within)
+    for number, raw in enumerate(lines, 1):
+        line, place = raw.strip(), f"{path}:{number}"
+        if not line or line.startswith("#"):
             continue
-        try:
-            config.parse(_lines(each, each.parent, 0))
-        except OSError as error:
-            raise InputError(f"{each}: {error.strerror}") from None
-        except (ConfigParseError, UnicodeDecodeError, ValueError) as error:
-            raise InputError(f"{each}: {error}") from None
-    return Config(lazy=True, ssh_config=config)
+        key, value = _setting(line, place)
+        if key in ("host", "match"):
+            yield block
+            block = Block((*within, *(_host if key == "host" else _match)(_words(value, place), place)))
+        elif key == "include":
+            if depth >= MOST_INCLUDES:
+                raise InputError(f"{place}: Include: more than {MOST_INCLUDES} files deep")
+            yield block
+            for name in _included(_words(value, place), folder):
+                yield from _blocks(Path(name), folder, block.conditions, depth + 1)
+            block = Block(block.conditions)
+        else:
+            _add(block.options, key, value)
+    yield block
 
 
-def _lines(path: Path, folder: Path, depth: int) -> Iterator[str]:
-    """Yield the lines with included files in place; Paramiko ignores `Include` without a word.
+def _setting(line: str, place: str) -> tuple[str, str]:
+    found = _SETTING.fullmatch(line)
+    if found is None:
+        raise InputError(f"{place}: {line[:60]!r} is no option with a value")
+    key, value = found[1].lower(), found[2]
+    if key not in _RAW and '"' not in value:
+        value = re.sub(r"\s+#.*", "", value)
+    return key, value
 
-    A file's first lines belong to every host again, whatever block the file before ended with.
-    """
-    if depth > MOST_INCLUDES:
-        raise ValueError("too many nested Include lines")
-    yield "Host *"
-    in_block = False
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
-        in_block = in_block or word.lower() in ("host", "match")
-        if word.lower() != "include":
-            yield line
-            continue
-        if in_block:
-            raise ValueError("Include inside a Host or Match block is not supported: move it to the top")
-        for pattern in rest.split():
-            expanded = os.path.expanduser(pattern.strip('"'))
-            for name in sorted(glob.glob(os.path.join(folder, expanded))):
-                yield from _lines(Path(name), folder, depth + 1)
-        yield "Host *"
+
+def _words(value: str, place: str) -> list[str]:
+    try:
+        return shlex.split(value, comments=True)
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def _included(patterns: list[str], folder: Path) -> Iterator[str]:
+    """Yield files that are there; one that is missing is none, as with ssh(1)."""
+    for pattern in patterns:
+        yield from sorted(glob.glob(os.path.join(folder, os.path.expanduser(pattern))))
+
+
+def _host(patterns: list[str], place: str) -> list[Condition]:
+    return [Condition("Host", tuple(patterns), False, place)]
+
+
+def _match(words: list[str], place: str) -> list[Condition]:
+    conditions = []
+    while words:
+        written = words.pop(0)
+        kind, equals, value = written.removeprefix("!").partition("=")
+        kind = kind.lower()
+        patterns: tuple[str, ...] = ()
+        if kind not in _WITHOUT_VALUE:
+            if not equals and not words:
+                raise InputError(f"{place}: Match {written}: says not of what")
+            patterns = tuple((value if equals else words.pop(0)).split(","))
+        conditions.append(Condition(kind, patterns, written.startswith("!"), place))
+    if not conditions:
+        raise InputError(f"{place}: Match: says not of what")
+    return conditions
+
+
+def _add(options: Options, key: str, value: str) -> None:
+    """Keep the first value of an option, all of a list's."""
+    if key == "proxycommand" and value.lower() == "none":
+        options.setdefault(key, None)
+        return
+    if key not in _RAW and value.startswith('"') and value.endswith('"') and len(value) > 1:
+        value = value[1:-1]
+    if key in LISTS:
+        options[key] = [*(options.get(key) or ()), value]
+    else:
+        options.setdefault(key, value)

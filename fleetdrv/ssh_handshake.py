@@ -21,6 +21,7 @@ from fleetdrv.dial import Wire
 from fleetdrv.errors import NodeError, Permanent, Unreachable
 from fleetdrv.host_certificate import SUFFIX, find_fault
 from fleetdrv.known_hosts import Finding, KnownHosts, Verdict, fingerprint, known_line, lookup_name
+from fleetdrv.ssh_key_file import Complaint
 from fleetdrv.ssh_keys import AgentTrouble, Keyring, Offer
 from fleetdrv.ssh_settings import Target
 from fleetdrv.ssh_transport import DISABLED, FleetTransport
@@ -29,6 +30,10 @@ STEP = "connect"
 BANNER_SECONDS = 20.0
 KEY_EXCHANGE_SECONDS = 30.0
 LOG_IN_SECONDS = 30.0
+
+
+class KeysRefused(Permanent):
+    """The host takes none of the keys that could be offered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,21 +172,33 @@ class Handshake:
             + shlex.quote(str(self.user_file or "~/.ssh/known_hosts")),
         )
 
+    def offers(self) -> tuple[tuple[Offer, ...], tuple[Complaint, ...]]:
+        """Return the keys to try, and why others cannot be."""
+        wanted = self.target
+        return self.keyring.offers(
+            wanted.user, wanted.identity_files, wanted.certificate_files, only_files=wanted.identities_only
+        )
+
     def _log_in(self, transport: FleetTransport) -> None:
-        offers, complaints = self.keyring.offers(self.target.user, self.target.identity_files)
+        offers, complaints = self.offers()
+        remedy = next((each.remedy for each in complaints if each.remedy), "")
         if not offers:
-            why = "; ".join(complaints) or "no key in ~/.ssh and none in the ssh agent"
-            raise self._permanent(f"no key to log in with: {why}", "", "name one: ansible_ssh_private_key_file")
+            why = "; ".join(map(str, complaints)) or "no key in ~/.ssh and none in the ssh agent"
+            remedy = remedy or "name one: ansible_ssh_private_key_file"
+            raise self._permanent(f"no key to log in with: {why}", "", remedy)
         for offer in offers:
             if self._try_key(transport, offer):
                 self.keyring.worked(self.target.user, self.target.identity_files, offer)
                 return
         tried = ", ".join(str(offer) for offer in offers)
-        raise self._permanent(
-            f"{self.target.user} may not log in with {tried}",
-            "\n".join(complaints),
-            f"add the key to {self.target.user}'s authorized_keys, or set ansible_user or "
-            "ansible_ssh_private_key_file",
+        other = f"add the key to {self.target.user}'s authorized_keys, or set ansible_user or "
+        other += "ansible_ssh_private_key_file"
+        raise KeysRefused(
+            self.node,
+            STEP,
+            f"{self.target}: {self.target.user} may not log in with {tried}",
+            evidence="\n".join(map(str, complaints)),
+            remedy=f"{remedy}; or {other}" if remedy else other,
         )
 
     def _try_key(self, transport: FleetTransport, offer: Offer) -> bool:
@@ -201,6 +218,9 @@ class Handshake:
 
     def _unreachable(self, transport: FleetTransport, error: BaseException) -> NodeError:
         trouble = transport.trouble or error
+        ending = transport.wire.ending
+        if transport.wire.hopeless:
+            return self._permanent(ending)
         if isinstance(trouble, AgentTrouble):
             return self._permanent(str(trouble), "", "ssh-add -l")
         if transport.disconnect_reason:
@@ -211,6 +231,7 @@ class Handshake:
             cause = "the host hung up"
         else:
             cause = str(trouble) or type(trouble).__name__
+        cause = ending if ending and isinstance(trouble, EOFError) else "; ".join(filter(None, (cause, ending)))
         return Unreachable(self.node, STEP, f"{self.target}: {cause}", remedy=self._by_hand())
 
     def _permanent(self, cause: str, evidence: str = "", remedy: str = "") -> Permanent:
@@ -225,6 +246,8 @@ class Handshake:
 def by_hand(target: Target) -> str:
     """Return the command with which an operator sees the same for himself."""
     jump = ("-J", f"{target.jump.user}@{target.jump.address}:{target.jump.port}") if target.jump else ()
+    if target.proxy_command:
+        jump = ("-o", f"ProxyCommand={target.proxy_command.replace('%', '%%')}")
     keys = [word for path in target.identity_files for word in ("-i", str(path))]
     place = ("-p", str(target.port), f"{target.user}@{target.address}")
     return shlex.join(("ssh", "-v", *keys, *jump, *place, "true"))

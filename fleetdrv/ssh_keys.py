@@ -3,28 +3,37 @@
 A node allows few attempts (MaxAuthTries 6) and newer servers punish failed ones, so the rule is narrow: where
 the inventory or ~/.ssh/config names keys, only those are offered, as if `IdentitiesOnly yes` stood there;
 otherwise the agent's keys, then the default files. The key that worked is offered first from then on.
+
+An encrypted key that the agent does not hold is asked for when there is nothing else to offer, or all else was
+rejected: once per run, whatever number of hosts it is for. What a key file is, ssh_key_file.py knows.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import paramiko
-from cryptography.exceptions import UnsupportedAlgorithm
-from paramiko.agent import AgentKey
-from paramiko.pkey import PublicBlob, UnknownKeyType
+from paramiko.pkey import PublicBlob
 from paramiko.util import asbytes
 
+from fleetdrv import ssh_key_file as key_file
+from fleetdrv.host_certificate import SUFFIX, certified_key
 from fleetdrv.known_hosts import fingerprint
+from fleetdrv.secret import Secret
+from fleetdrv.ssh_key_file import Complaint, KeyFile
 
-DEFAULT_FILES = ("id_ed25519", "id_ecdsa", "id_rsa")
+Ask = Callable[[Path], Secret | None]
+
+DEFAULT_FILES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 MOST_OFFERS = 5
 """One below OpenSSH's MaxAuthTries."""
+MOST_QUESTIONS = 3
+"""For one passphrase, as with ssh(1)."""
 _SIGN_REQUEST, _SIGN_RESPONSE = 13, 14  # draft-miller-ssh-agent, section 5
 
 
@@ -66,28 +75,46 @@ class _Agent(paramiko.Agent):
 class Keyring:
     """All keys of a run; every file is read once and the agent asked once. For many threads."""
 
-    def __init__(self, home: Path | None = None) -> None:
+    def __init__(self, home: Path | None = None, ask: Ask = lambda _: None) -> None:
+        """`ask`: for a passphrase; None where nobody is there, or where it is not to be had."""
         self._folder = (home or Path.home()) / ".ssh"
         self._lock = threading.Lock()
-        self._files: dict[Path, tuple[tuple[Offer, ...], str]] = {}
+        self._files: dict[Path, KeyFile] = {}
+        self._ask, self._asked, self._given = ask, set[Path](), list[Secret]()
         self._agent: _Agent | None = None
         self._favourites: dict[tuple[str, tuple[Path, ...]], bytes] = {}
 
-    def offers(self, user: str, named: Sequence[Path]) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
-        """Return the keys to try, best first, and complaints on keys that could not be used."""
+    def offers(
+        self, user: str, named: Sequence[Path], certificates: Sequence[Path] = (), *, only_files: bool = False
+    ) -> tuple[tuple[Offer, ...], tuple[Complaint, ...]]:
+        """Return the keys to try, best first, and complaints on keys that could not be used.
+
+        `only_files`: where no key is named, the default files, and no other key of the agent.
+        """
         with self._lock:
-            if named:
-                found, complaints = self._from_files(named, needed=True)
-            else:
-                defaults = [self._folder / name for name in DEFAULT_FILES]
-                from_files, complaints = self._from_files(defaults, needed=False)
-                found = [*self._from_agent(), *from_files]
+            found, complaints = self._from_files(named or self._defaults, needed=bool(named))
+            if not named and not only_files:
+                held, more = self._from_agent()
+                found, complaints = [*held, *found], [*complaints, *more]
+            found = self._certified(found, certificates, complaints)
             favourite = self._favourites.get((user, tuple(named)))
         unique = list({_identity(offer.key): offer for offer in reversed(found)}.values())[::-1]
         unique.sort(key=lambda offer: _identity(offer.key) != favourite)
         if len(unique) > MOST_OFFERS:
-            complaints.append(f"only {MOST_OFFERS} of {len(unique)} keys are tried: name the right one")
+            text = f"only {MOST_OFFERS} of {len(unique)} keys are tried: name the right one"
+            complaints.append(Complaint(text))
         return tuple(unique[:MOST_OFFERS]), tuple(complaints)
+
+    def unlock(self, named: Sequence[Path]) -> None:
+        """Ask for the passphrases of those encrypted keys, or default files, that nobody was asked for yet.
+
+        Whoever needs the same key meanwhile waits for the answer.
+        """
+        with self._lock:
+            for path in named or self._defaults:
+                if self._file(path).sealed and path not in self._asked:
+                    self._asked.add(path)
+                    self._open(path)
 
     def worked(self, user: str, named: Sequence[Path], offer: Offer) -> None:
         """Remember the key that a node accepted."""
@@ -101,66 +128,84 @@ class Keyring:
                 self._agent.close()
                 self._agent = None
 
-    def _from_agent(self) -> list[Offer]:
+    @property
+    def _defaults(self) -> list[Path]:
+        return [self._folder / name for name in DEFAULT_FILES]
+
+    def _open(self, path: Path) -> None:
+        """Try what was typed for other keys, too: people have one passphrase for several."""
+        for secret in (*self._given, *(None,) * MOST_QUESTIONS):
+            given = secret or self._ask(path)
+            if given is None:
+                return
+            opened = key_file.read(path, given)
+            if not opened.sealed:
+                self._files[path] = opened
+                self._given = [given, *(each for each in self._given if each is not given)]
+                return
+
+    def _from_agent(self) -> tuple[list[Offer], list[Complaint]]:
         if self._agent is None:
             try:
                 self._agent = _Agent()
             except (OSError, paramiko.SSHException):
-                return []
-        keys = self._agent.get_keys()
-        return [Offer(key, f"ssh agent: {key.comment}") for key in keys if not key.get_name().startswith("sk-")]
-
-    def _from_files(self, paths: Iterable[Path], *, needed: bool) -> tuple[list[Offer], list[str]]:
-        offers: list[Offer] = []
-        complaints: list[str] = []
-        for path in paths:
-            if path not in self._files:
-                self._files[path] = self._load(path)
-            found, complaint = self._files[path]
-            offers += found
-            if complaint and (needed or path.exists()):
-                complaints.append(complaint)
+                return [], []
+        offers, complaints = [], []
+        for key in self._agent.get_keys():
+            source = f"ssh agent: {key.comment}"
+            if key.get_name().startswith(key_file.FIDO):
+                complaints.append(key_file.fido(f"{source} ({fingerprint(key.blob)})"))
+                continue
+            if key.get_name().endswith(SUFFIX):
+                # Else Paramiko shows, and has signed by, the plain key of an RSA certificate.
+                key.inner_key = None  # type: ignore[attr-defined]  # not in the stubs
+            offers.append(Offer(key, source))
         return offers, complaints
 
-    def _load(self, path: Path) -> tuple[tuple[Offer, ...], str]:
-        """Read one key. An encrypted one, or one with only its public half here, the agent may hold."""
-        try:
-            key = _read(path)
-        except FileNotFoundError:
-            complaint = f"{path}: no such file"
-        except (TypeError, paramiko.PasswordRequiredException):
-            complaint = f"{path}: encrypted, and not in the ssh agent: ssh-add {path}"
-        except (UnknownKeyType, UnsupportedAlgorithm):
-            complaint = f"{path}: this type of key cannot be used here, as FIDO keys cannot: use a plain one"
-        except (OSError, ValueError, paramiko.SSHException) as error:
-            complaint = f"{path}: {error}"
-        else:
-            offers = (Offer(key, str(path)),)
-            if key.public_blob is None:
-                return offers, ""
-            # OpenSSH offers the certificate first, then the bare key
-            return (*offers, Offer(_read(path, certificate=False), str(path))), ""
-        public = _public_half(path)
-        held = tuple(offer for offer in self._from_agent() if offer.key.asbytes() == public)
-        return (held, "") if held else ((), complaint)
+    def _from_files(self, paths: Iterable[Path], *, needed: bool) -> tuple[list[Offer], list[Complaint]]:
+        offers: list[Offer] = []
+        complaints: list[Complaint] = []
+        for path in paths:
+            found = self._file(path)
+            if found.keys:
+                offers += [Offer(key, str(path)) for key in found.keys]
+                continue
+            # An encrypted one, or one with only its public half here, the agent may hold.
+            agents = self._from_agent()[0] if found.public is not None else []
+            held = [offer for offer in agents if plain(offer.key) == found.public]
+            offers += held
+            if not held and found.complaint and (needed or path.exists()):
+                complaints.append(found.complaint)
+        return offers, complaints
+
+    def _file(self, path: Path) -> KeyFile:
+        if path not in self._files:
+            self._files[path] = key_file.read(path)
+        return self._files[path]
+
+    def _certified(
+        self, offers: list[Offer], certificates: Iterable[Path], complaints: list[Complaint]
+    ) -> list[Offer]:
+        """Put each certificate before the others, with the key that it is for (ssh_config(5), CertificateFile)."""
+        found = []
+        for path in certificates:
+            try:
+                blob = PublicBlob.from_file(os.fspath(path))
+                mine = next((o for o in offers if plain(o.key) == certified_key(blob.key_blob)), None)
+            except (OSError, ValueError) as error:
+                complaints.append(Complaint(f"CertificateFile {path}: {getattr(error, 'strerror', '') or error}"))
+                continue
+            if mine is None:
+                complaints.append(Complaint(f"CertificateFile {path}: none of the keys here is the one it is for"))
+            else:
+                found.append(Offer(key_file.certified(mine.key, blob), str(path)))
+        return [*found, *offers]
 
 
-def _read(path: Path, *, certificate: bool = True) -> paramiko.PKey:
-    key = paramiko.PKey.from_path(path)
-    if not certificate:
-        key.public_blob = None
-    return key
-
-
-def _public_half(path: Path) -> bytes | None:
-    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
-    try:
-        return PublicBlob.from_file(os.fspath(public)).key_blob
-    except (OSError, ValueError):
-        return None
+def plain(key: paramiko.PKey) -> bytes:
+    """Return a key's public half without a certificate."""
+    return certified_key(key.asbytes())
 
 
 def _identity(key: paramiko.PKey) -> bytes:
-    if isinstance(key, AgentKey):
-        return key.asbytes()
-    return key.public_blob.key_blob if key.public_blob else key.asbytes()
+    return bytes(key.public_blob.key_blob) if key.public_blob else key.asbytes()

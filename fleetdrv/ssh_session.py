@@ -122,7 +122,8 @@ class Session:
     def _lost(self, step: str, error: BaseException, *, sent: bool = True) -> LinkLost:
         self.close()
         trouble = self._transport.trouble
-        cause = self._transport.disconnect_reason or str(error) or str(trouble or "") or "the host hung up"
+        said = self._transport.disconnect_reason or str(error) or str(trouble or "")
+        cause = said or self._transport.wire.ending or "the host hung up"
         fate = "whether the command ran is unknown" if sent else "the command was not sent"
         return LinkLost(self.node, step, f"link lost: {cause}; {fate}")
 

@@ -6,9 +6,12 @@ Ansible's, so that an inventory made for Ansible works as it is.
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import shlex
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from getopt import GetoptError, getopt
 from pathlib import Path
@@ -19,10 +22,12 @@ from fabric import Connection
 from fleetdrv.errors import InputError
 from fleetdrv.known_hosts import DEFAULT_PORT
 from fleetdrv.model import Host
+from fleetdrv.ssh_config_file import LISTS
 
 DEFAULT_GLOBAL_FILES = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 
 _SSH_FLAGS = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"  # OpenSSH 9.2, ssh.c
+_PLAIN_IN_A_SHELL = re.compile(r"[A-Za-z0-9_.:+@][A-Za-z0-9_.:+@%-]*")
 _SHORT = {"-J": "proxyjump", "-i": "identityfile", "-p": "port", "-l": "user"}
 _UNDERSTOOD = frozenset(
     {
@@ -32,6 +37,7 @@ _UNDERSTOOD = frozenset(
         "proxyjump",
         "proxycommand",
         "identitiesonly",
+        "certificatefile",
         "userknownhostsfile",
         "globalknownhostsfile",
         "hostkeyalias",
@@ -50,7 +56,7 @@ class Asked:
     port: int | None = None
     identity_files: tuple[Path, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
-    """Options of ssh(1) by lower-case name, out of ansible_ssh_common_args."""
+    """Options of ssh(1) by lower-case name, out of ansible_ssh_common_args; of lists, a value a line."""
     notes: tuple[str, ...] = ()
     """What is not followed; without the host's name, so that a thousand hosts say it once."""
 
@@ -66,6 +72,9 @@ class Target:
     key_port: int
     """Name and port under which its key stands in known_hosts; an alias stands there without a port."""
     identity_files: tuple[Path, ...] = ()
+    certificate_files: tuple[Path, ...] = ()
+    identities_only: bool = False
+    """No key of the agent but those whose files count."""
     user_known_hosts: tuple[Path, ...] | None = None
     """Files that this host names for itself; None: the run's."""
     global_known_hosts: tuple[Path, ...] = DEFAULT_GLOBAL_FILES
@@ -73,6 +82,8 @@ class Target:
     """Names that are added to known_hosts are not to be readable there."""
     connect_seconds: float = 10.0
     jump: Target | None = None
+    proxy_command: str = ""
+    """A command that stands in for the connection to it, all tokens put in."""
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address
@@ -84,26 +95,41 @@ def read_variables(host: Host) -> Asked:
     variables = host.variables
 
     def text(*names: str) -> str:
-        value = next((variables[name] for name in names if variables.get(name) is not None), "")
+        key, value = next(((name, variables[name]) for name in names if variables.get(name) is not None), ("", ""))
+        if isinstance(value, dict | list):
+            sealed = "__ansible_vault" in value
+            why = "is encrypted by ansible-vault, which is not opened here: write it in the clear"
+            raise InputError(f"{_at(host, key)}: {key} {why if sealed else f'must be text, found {value!r:.60}'}")
         return str(value)
 
-    _demand_plain(host.name, "ansible_host", text("ansible_host", "ansible_ssh_host") or host.name)
-    _demand_plain(host.name, "ansible_user", text("ansible_user", "ansible_ssh_user"))
+    def plain(*names: str) -> str:
+        value = text(*names)
+        _demand_plain(_at(host, *names), names[0], value)
+        return value
+
+    name, user = plain("ansible_host", "ansible_ssh_host"), plain("ansible_user", "ansible_ssh_user")
+    _demand_plain(host.name, "the name", name or host.name)
     options, notes = _options(host, text("ansible_ssh_common_args"), text("ansible_ssh_extra_args"))
-    if text("ansible_password", "ansible_ssh_pass"):
+    if variables.get("ansible_password") or variables.get("ansible_ssh_pass"):
         notes.append("ansible_password is not used: log-in is by key only")
     key_file = text("ansible_ssh_private_key_file", "ansible_private_key_file")
     files = [key_file] if key_file else []
     files += options.pop("identityfile", "").splitlines()
     port = text("ansible_port", "ansible_ssh_port") or options.pop("port", "")
     return Asked(
-        name=text("ansible_host", "ansible_ssh_host") or options.pop("hostname", "") or host.name,
-        user=text("ansible_user", "ansible_ssh_user") or options.pop("user", ""),
-        port=_port(host.name, port) if port else None,
+        name=name or options.pop("hostname", "") or host.name,
+        user=user or options.pop("user", ""),
+        port=_port(_at(host, "ansible_port", "ansible_ssh_port"), port) if port else None,
         identity_files=tuple(Path(name).expanduser() for name in files),
         options=options,
         notes=tuple(notes),
     )
+
+
+def _at(host: Host, *keys: str) -> str:
+    """Say of which host a variable is, and where that says it."""
+    place = next((host.places[key] for key in keys if host.places.get(key)), "")
+    return f"{place}: {host.name}" if place else host.name
 
 
 def _demand_plain(host: str, key: str, value: str) -> None:
@@ -118,12 +144,13 @@ def _options(host: Host, *arguments: str) -> tuple[dict[str, str], list[str]]:
         words = [word for text in arguments for word in shlex.split(text)]
         flags, _ = getopt(words, _SSH_FLAGS)
     except (GetoptError, ValueError) as error:
-        raise InputError(f"{host.name}: ansible_ssh_common_args: {error}") from None
+        where = _at(host, "ansible_ssh_common_args", "ansible_ssh_extra_args")
+        raise InputError(f"{where}: ansible_ssh_common_args: {error}") from None
     options: dict[str, str] = {}
     notes: list[str] = []
     for flag, value in flags:
         name, text = _one_option(flag, value)
-        if name == "identityfile":
+        if name in LISTS:
             options[name] = f"{options[name]}\n{text}" if name in options else text
         elif name in _UNDERSTOOD:
             options.setdefault(name, text)
@@ -149,13 +176,50 @@ def _one_option(flag: str, value: str) -> tuple[str, str]:
 
 def jump_hosts(asked: Asked, found: Mapping[str, Any]) -> tuple[Asked, ...]:
     """Return the hosts to jump through, nearest first; `found` is what ~/.ssh/config says."""
-    value = asked.options.get("proxyjump") or str(found.get("proxyjump") or "")
-    if not value and (asked.options.get("proxycommand") or found.get("proxycommand")):
-        raise InputError(f"{asked.name}: ProxyCommand is not supported: use ProxyJump")
+    kind, value = _proxy(asked, found)
     names = [name.strip().removeprefix("ssh://") for name in value.split(",") if name.strip()]
-    if [name.lower() for name in names] == ["none"]:
+    if kind != "proxyjump":
         return ()
     return tuple(_jump_host(asked.name, name) for name in names)
+
+
+def _proxy(asked: Asked, found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return ProxyJump or ProxyCommand, whichever is said first: the other one counts no more.
+
+    `ProxyJump none` ends the jumps only; a command behind it counts (`ssh -G` of OpenSSH 9.2 says so).
+    """
+    no_jump = False
+    for options in (asked.options, found):
+        for name, value in options.items():
+            if name == "proxycommand" and value != "":
+                return name, "none" if value is None else str(value)
+            if name == "proxyjump" and value and not no_jump:
+                no_jump = str(value).lower() == "none"
+                if not no_jump:
+                    return name, str(value)
+    return "", ""
+
+
+def proxy_command(connection: Connection, asked: Asked) -> str:
+    """Return the command by which a host is reached, tokens put in; empty where there is none.
+
+    Raises InputError for names that a shell would read as more than names.
+    """
+    kind, text = _proxy(asked, connection.ssh_config)
+    if kind != "proxycommand" or text.lower() == "none":
+        return ""
+    address, user = str(connection.host), str(connection.user)
+    for key, value in (("HostName", address), ("User", user), ("the host's name", asked.name)):
+        if not _PLAIN_IN_A_SHELL.fullmatch(value):
+            raise InputError(f"{asked.name}: ProxyCommand: {key} {value!r:.60} is more than a name to a shell")
+    tokens = {"%": "%", "h": address, "n": asked.name, "p": str(connection.port), "r": user}
+
+    def put_in(token: re.Match[str]) -> str:
+        if token[1] not in tokens:
+            raise InputError(f"{asked.name}: ProxyCommand: %{token[1]} is none of %%, %h, %n, %p, %r")
+        return tokens[token[1]]
+
+    return re.sub("%(.?)", put_in, text)
 
 
 def _jump_host(where: str, text: str) -> Asked:
@@ -167,15 +231,15 @@ def _jump_host(where: str, text: str) -> Asked:
     return Asked(name=host.strip("[]"), user=user, port=_port(where, port) if port else None)
 
 
-def make_target(connection: Connection, asked: Asked, jump: Target | None) -> Target:
+def make_target(connection: Connection, asked: Asked, jump: Target | None, command: str = "") -> Target:
     """Put together what Fabric has resolved and what the inventory says; the inventory wins."""
     found = connection.ssh_config
     options = {**{name: str(value) for name, value in found.items() if name in _UNDERSTOOD}, **asked.options}
-    named = asked.identity_files or tuple(Path(name).expanduser() for name in found.get("identityfile", ()))
     address = str(connection.host)
     port = _port(asked.name, str(connection.port))
     alias = options.get("hostkeyalias", "")
-    tokens = {"h": address, "p": str(port), "k": alias or address, "r": str(connection.user), "%": "%"}
+    tokens = {"h": address, "p": str(port), "k": alias or address, "r": str(connection.user), "n": asked.name}
+    certificates = asked.options.get("certificatefile", "").splitlines() or found.get("certificatefile", ())
     global_files = _paths(options.get("globalknownhostsfile"), tokens)
     connect_seconds = options.get("connecttimeout", "")
     return Target(
@@ -184,21 +248,41 @@ def make_target(connection: Connection, asked: Asked, jump: Target | None) -> Ta
         user=str(connection.user),
         key_name=alias or address,
         key_port=DEFAULT_PORT if alias else port,
-        identity_files=tuple(path for path in named if str(path) != "none"),
+        identity_files=_files(map(str, asked.identity_files or found.get("identityfile", ())), tokens),
+        certificate_files=_files(certificates, tokens),
+        identities_only=options.get("identitiesonly", "").lower() == "yes",
         user_known_hosts=_paths(options.get("userknownhostsfile"), tokens),
         global_known_hosts=DEFAULT_GLOBAL_FILES if global_files is None else global_files,
         hash_known_hosts=options.get("hashknownhosts", "").lower() == "yes",
         connect_seconds=float(connect_seconds) if connect_seconds.isdecimal() and int(connect_seconds) else 10.0,
         jump=jump,
+        proxy_command=command,
     )
 
 
 def _paths(text: str | None, tokens: Mapping[str, str]) -> tuple[Path, ...] | None:
     """Read a list of files with the tokens of ssh_config(5), as in `~/.ssh/known_hosts.d/%k`."""
-    if text is None:
-        return None
-    names = [re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), name) for name in shlex.split(text)]
-    return tuple(Path(name).expanduser() for name in names if name != "none")
+    return None if text is None else _files(shlex.split(text), tokens)
+
+
+def _files(names: Iterable[str], tokens: Mapping[str, str]) -> tuple[Path, ...]:
+    paths = [re.sub("%(.)", lambda found: _token(found[1], tokens), name) for name in names]
+    return tuple(Path(name).expanduser() for name in paths if name.lower() != "none")
+
+
+def _token(letter: str, tokens: Mapping[str, str]) -> str:
+    """Return what stands for `%LETTER`; one that is not known stays as it is."""
+    if letter in tokens:
+        return tokens[letter]
+    here = {
+        "%": lambda: "%",
+        "d": lambda: str(Path.home()),
+        "i": lambda: str(os.getuid()),
+        "L": lambda: socket.gethostname().partition(".")[0],
+        "l": socket.gethostname,
+        "u": getpass.getuser,
+    }
+    return here[letter]() if letter in here else f"%{letter}"
 
 
 def _port(where: str, value: str) -> int:

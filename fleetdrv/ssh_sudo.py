@@ -8,6 +8,9 @@ PROMPT and READY hold a nonce of this exec. The password is sent only after sudo
 command's own input only after READY, which the shell under sudo says. So the password never reaches anything
 but sudo, and nothing meant for the command is ever taken for a password. (`sh -s` in its place, with the script
 behind the password, would not do: Debian's sh reads its script in blocks and swallows the input behind it.)
+For the same reason a program stands in the exec request, and so in sudo's log, whole: on stdin, behind READY, it
+would cost one more round trip per command (Session.run), and what would put it there without one is the login
+shell's to do, which need not be a POSIX shell.
 A node that needs no password costs the same round trips as one reached as root.
 """
 

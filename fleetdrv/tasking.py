@@ -18,7 +18,11 @@ namespace = Collection()
 """Every command; `inv -c fleetdrv` and fabfiles of others can add it to their own tree."""
 
 _SHARED: dict[str, tuple[str | bool, str]] = {
-    "inventory": ("", "Ansible's YAML or INI, an executable, a folder, `host1,host2,`, or k8s:LABEL=VALUE"),
+    "inventory": (
+        "",
+        "Ansible's YAML or INI, an executable, a folder, `host1,host2,`, or k8s:LABEL=VALUE; of several, the "
+        "later ones win",
+    ),
     "limit": ("", "only these hosts of the pool: gpu:&rack1:!gpu-7, n[001-128], globs, ~regex, @failed, @FILE"),
     "context": ("", "kubectl context"),
     "json": (False, "one JSON document on stdout"),
@@ -34,6 +38,8 @@ _SHARED: dict[str, tuple[str | bool, str]] = {
     "upgrade": (False, "take the newest packages that fit, also where what is installed fits"),
 }
 _SHORT = {"inventory": "i", "limit": "l", "yes": "y", "quiet": "q"}
+_SEVERAL = {"inventory"}
+"""Options that may stand there more than once."""
 _POSITIONAL = ("playbook", "pool", "run", "node", "action")
 SUDO = ("ask_sudo_password", "sudo_password_file")
 LOOK = ("inventory", "limit", "context", "json", "log_json", "no_cluster", "quiet", *SUDO)
@@ -63,17 +69,21 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
 
         def run(_: Context, /, **given: Any) -> None:
             from fleetdrv.crew import Options
+            from fleetdrv.inventory import SEPARATOR
 
             for name in _POSITIONAL:
                 if str(given.get(name, "")).startswith("-"):  # Invoke takes an unknown flag for a positional
                     raise ParseError(f"No idea what '{given[name]}' is!")
+            for name in _SEVERAL & given.keys():
+                given[name] = SEPARATOR.join(given[name])
             options = Options(**{name: given.pop(name) for name in shared})
             raise Exit(code=int(body(options, **given)))
 
         plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters = [inspect.Parameter("_", inspect.Parameter.POSITIONAL_ONLY)]
         parameters += [p.replace(kind=plain) for p in own]
-        parameters += [inspect.Parameter(name, plain, default=_SHARED[name][0]) for name in shared]
+        defaults = {name: None if name in _SEVERAL else _SHARED[name][0] for name in shared}
+        parameters += [inspect.Parameter(name, plain, default=defaults[name]) for name in shared]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Invoke reads
         run.__doc__, run.__name__ = body.__doc__, body.__name__
         namespace.add_task(
@@ -81,6 +91,7 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
                 run,
                 name=body.__name__,
                 positional=[p.name for p in own if p.name in _POSITIONAL],
+                iterable=sorted(_SEVERAL & set(shared)),
                 auto_shortflags=False,
                 help={**{name: _SHARED[name][1] for name in shared}, **helps},
             )

@@ -140,7 +140,7 @@ def release(options: Any, node: str) -> int:
     return orders.release(options, node)
 
 
-@command("inventory", "json", *SUDO)
+@command("inventory", "context", "json", *SUDO)
 def logs(options: Any, run: str, node: str) -> int:
     """Print what a node's jobs said in a run, whole.
 
@@ -169,7 +169,7 @@ def report(options: Any, run: str, output: str = "", watch: bool = False) -> int
     return reporting.write(options, run, output, watch)
 
 
-@command("inventory", *SUDO)
+@command("inventory", "context", *SUDO)
 def attach(options: Any, node: str) -> int:
     """Follow the job that runs on a node now, from any machine, until it ends.
 
@@ -182,7 +182,7 @@ def attach(options: Any, node: str) -> int:
 
 
 @command(
-    *("inventory", "limit", "context", *METRICS),
+    *("inventory", "limit", "context", "sudo_password_file", *METRICS),
     print="systemd (units), cron (a line) or cronjob (Kubernetes objects)",
     every="minutes between two starts: 5, 10, 15, 20, 30 or 60",
     image="for cronjob: an image with fleetdrv and kubectl",
@@ -197,7 +197,7 @@ def schedule(options: Any, playbook: str, print: str = "", every: int = 15, imag
     return scheduler.show(options, playbook, print, every, image)
 
 
-@command("inventory", "limit", "json", "yes")
+@command("inventory", "limit", "context", "json", "yes")
 def trust(options: Any) -> int:
     """Show the host keys that known_hosts does not know yet, ask, and add them.
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleetdrv import inventory, known_hosts_file, passwords, patterns
+from fleetdrv import everyone, inventory, known_hosts_file, passwords, patterns
 from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError, NodeError, Refused, worst
@@ -52,8 +52,9 @@ class Asked:
 
 def trust(options: Options) -> ExitCode:
     """Show unknown keys, and add them when the operator says so."""
-    everything = tuple(inventory.read(options.inventory).hosts.values())
-    hosts = patterns.limit(everything, options.limit) if options.limit else everything
+    named = inventory.read(options.inventory)
+    everything = everyone.of(named, options)
+    hosts = patterns.limit(everything, options.limit, members=named.members) if options.limit else everything
     seen: list[Asked] = []
     with Dialler(Effects(), note=lambda text: print(f"note: {text}", file=sys.stderr)) as dialler:
         for layer in _layers({host.name: dialler.targets(host) for host in hosts}):

@@ -31,6 +31,8 @@ def releases(nodes: int, release: str) -> list[str]:
     >>> releases(3, "bookworm"), releases(2, "bookworm,trixie")
     (['bookworm', 'bookworm', 'bookworm'], ['bookworm', 'trixie'])
     """
+    if nodes < 1:
+        raise InputError(f"--nodes {nodes}: a practice fleet has at least one")
     named = release.split(",")
     strangers = sorted(set(named) - set(images.RELEASES))
     if strangers:

@@ -35,7 +35,9 @@ def _list(source: str) -> str:
 
     shown, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors), contextlib.suppress(SystemExit):
-        InventoryCLI(["ansible-inventory", "-i", source, "--list"]).run()
+        lines = source.split("\n")  # several sources, and a --limit
+        words = [word for line in lines for word in ((line,) if line.startswith("--limit=") else ("-i", line))]
+        InventoryCLI(["ansible-inventory", *words, "--list"]).run()
     return shown.getvalue()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fleetdrv import inventory
+from fleetdrv import inventory, patterns
 from fleetdrv.ansible_yaml import AS_WRITTEN
 from fleetdrv.errors import InputError
 
@@ -148,6 +148,65 @@ def test_of_invented_groups_the_same_one_wins(tmp_path: Path) -> None:
         assert {host: set(said.groups) for host, said in ours.items()} == _groups(theirs), path.read_text()
         found = {host: _variables(said.variables) for host, said in ours.items()}
         assert found == {host: theirs["_meta"]["hostvars"].get(host, {}) for host in ours}, path.read_text()
+
+
+FIRST = """\
+all:
+  vars: {v: first, kept: yes it is}
+  children:
+    gpu: {hosts: {n3: , n1: {own: first, ansible_port: 22}, n2: }, vars: {w: first}}
+    rack1: {hosts: {n2: , n3: }}
+"""
+SECOND = """\
+[gpu]
+n1 own=second
+n4
+[gpu:vars]
+w=second
+[all:vars]
+v=second
+[rack1:children]
+rack2
+[rack2]
+n5
+"""
+
+
+def test_of_several_inventories_the_later_ones_win(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b/group_vars").mkdir(parents=True)
+    first, second = tmp_path / "a/hosts.yaml", tmp_path / "b/hosts.ini"
+    first.write_text(FIRST)
+    second.write_text(SECOND)
+    (tmp_path / "b/group_vars/gpu.yml").write_text("w: of a file\n")
+    orders = [f"{first}\n{second}", f"{second}\n{first}", f"{first}\nn1,n9,", f"{first}\n{second}\n{first}"]
+    for source, theirs in zip(orders, _asked(*orders), strict=True):
+        ours = inventory.read(source).hosts
+        assert {host: set(said.groups) for host, said in ours.items()} == _groups(theirs), source
+        found = {host: _variables(said.variables) for host, said in ours.items()}
+        assert found == {host: _variables(theirs["_meta"]["hostvars"].get(host, {})) for host in ours}, source
+
+
+SUBSCRIPTS = [
+    *("gpu[0]", "gpu[1]", "gpu[-1]", "gpu[-3]", "gpu[0:1]", "gpu[1:]", "gpu[0:0]", "gpu[1:9]", "all[0]"),
+    *("both[0]", "both[1]", "both[2:3]", "both[-1]", "rack1[-1]"),
+    *("gpu[0],rack1[-1]", "gpu:!gpu[0]", "gpu:&rack1[0:1]", "gpu[3]", "gpu[-4]", "gpu[7:9]", "nobody[0]"),
+]
+
+
+def test_a_subscript_means_what_it_means_to_ansible(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yaml"
+    path.write_text(f"{FIRST}    both: {{children: {{gpu: , rack1: }}, hosts: {{n9: , n2: }}}}\n")
+    read = inventory.read(path)
+    hosts = tuple(read.hosts.values())
+    said = _asked(*(f"{path}\n--limit={pattern}" for pattern in SUBSCRIPTS))
+    for pattern, theirs in zip(SUBSCRIPTS, said, strict=True):
+        named = set(_groups(theirs)) if theirs else set()
+        try:
+            ours = {host.name for host in patterns.limit(hosts, pattern, members=read.members)}
+        except InputError:
+            ours = set()
+        assert ours == named, pattern
 
 
 def test_the_corpus_is_as_large_as_was_promised() -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -219,3 +219,22 @@ def test_one_name_resolves_localhost_both_ways(start_server: StartServer, make_d
     server = start_server()
     dialler = make_dialler(f"[localhost]:{server.port} {public(server.host_keys[0])}\n")
     assert logs_in(dialler, server.host(ansible_host="localhost"))
+
+
+def test_a_dead_v6_address_is_no_obstacle_to_a_live_v4_one(
+    server: Sshd, make_dialler: MakeDialler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paramiko's own connect would wait for the first one until the end (its issue 686)."""
+    with ExitStack() as stack:
+        dead: dial.Candidate = (socket.AF_INET6, ("2001:db8::1", 22, 0, 0))  # where there is no IPv6
+        with suppress(OSError):  # one that never answers: its backlog is full
+            silent = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6, backlog=0))
+            dead = (socket.AF_INET6, silent.getsockname())
+            for _ in range(4):
+                filler = stack.enter_context(socket.socket(socket.AF_INET6))
+                filler.setblocking(False)
+                filler.connect_ex(silent.getsockname())
+        live = (socket.AF_INET, ("127.0.0.1", server.port))
+        monkeypatch.setattr(dial, "_getaddrinfo", lambda *_: [dead, live])
+        dialler = make_dialler(f"[both.example]:{server.port} {public(server.host_keys[0])}\n")
+        assert logs_in(dialler, server.host(ansible_host="both.example"))

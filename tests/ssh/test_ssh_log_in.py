@@ -231,13 +231,98 @@ def test_an_agent_that_went_away_is_no_lost_link(
     assert "agent went away" in fails(dialler, host, Permanent).cause
 
 
+def certificate(tmp_path: Path, key: Path) -> tuple[Path, str]:
+    """Sign a key for this user; return the certificate, and what makes a server take it and nothing else."""
+    authority = make_key(tmp_path / "authority")
+    sign = ("ssh-keygen", "-q", "-s", str(authority), "-I", "user", "-n", USER, f"{key}.pub")
+    subprocess.run(sign, check=True)
+    return key.with_name(f"{key.name}-cert.pub"), f"TrustedUserCAKeys {authority}.pub"
+
+
+KINDS = pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+
+
 def test_a_users_certificate_goes_along(
     start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path
 ) -> None:
-    authority, key = make_key(tmp_path / "authority"), make_key(tmp_path / "user")
-    sign = ("ssh-keygen", "-q", "-s", str(authority), "-I", "user", "-n", USER, f"{key}.pub")
-    subprocess.run(sign, check=True)
-    server = start_server(f"TrustedUserCAKeys {authority}.pub", "AuthorizedKeysFile none")
+    key = make_key(tmp_path / "user")
+    _, trusting = certificate(tmp_path, key)
+    server = start_server(trusting, "AuthorizedKeysFile none")
     host = server.host(ansible_ssh_private_key_file=str(key))
     assert logs_in(make_dialler(server.known_line()), host)
     assert "ED25519-CERT" in server.log
+
+
+@KINDS
+def test_a_certificate_elsewhere_is_named_by_certificate_file(
+    start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path, kind: str
+) -> None:
+    key = make_key(tmp_path / "user", kind=kind)
+    made, trusting = certificate(tmp_path, key)
+    made.rename(tmp_path / "elsewhere.pub")
+    server = start_server(trusting, "AuthorizedKeysFile none")
+    host = server.host(ansible_ssh_private_key_file=str(key))
+    dialler = make_dialler(server.known_line(), "Host *\n CertificateFile %d/elsewhere.pub\n")
+    assert logs_in(dialler, host)
+    assert "-CERT SHA256:" in server.log
+    assert "may not log in" in fails(make_dialler(server.known_line()), host, Permanent).cause
+
+
+@pytest.mark.usefixtures("agent")
+@KINDS
+def test_a_certificate_goes_along_with_a_key_in_the_agent(
+    start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path, kind: str
+) -> None:
+    key = make_key(tmp_path / "user", kind=kind)
+    add_to_agent(key)
+    made, trusting = certificate(tmp_path, key)
+    key.unlink()
+    server = start_server(trusting, "AuthorizedKeysFile none")
+    host = server.host(ansible_ssh_private_key_file=None)
+    dialler = make_dialler(server.known_line(), f"CertificateFile {made}\n")
+    assert logs_in(dialler, host)
+    dialler.close()
+
+
+@pytest.mark.usefixtures("agent")
+@KINDS
+def test_a_certificate_in_the_agent(
+    start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path, kind: str
+) -> None:
+    key = make_key(tmp_path / "user", kind=kind)
+    made, trusting = certificate(tmp_path, key)
+    add_to_agent(key)  # takes the certificate beside it along
+    made.unlink()
+    server = start_server(trusting, "AuthorizedKeysFile none")
+    dialler = make_dialler(server.known_line())
+    assert logs_in(dialler, server.host(ansible_ssh_private_key_file=None))
+    dialler.close()
+
+
+def test_a_certificate_for_another_key_is_told(
+    start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path
+) -> None:
+    made, trusting = certificate(tmp_path, make_key(tmp_path / "other"))
+    server = start_server(trusting, "AuthorizedKeysFile none")
+    config = f"CertificateFile {made}\nCertificateFile {tmp_path}/missing\n"
+    evidence = fails(make_dialler(server.known_line(), config), server.host(), Permanent).evidence
+    assert f"CertificateFile {made}: none of the keys here is the one it is for" in evidence
+    assert f"CertificateFile {tmp_path}/missing: No such file" in evidence
+
+
+@pytest.mark.usefixtures("agent")
+def test_identities_only_keeps_the_agents_other_keys_back(
+    start_server: StartServer, make_dialler: MakeDialler, tmp_path: Path
+) -> None:
+    server = start_server()
+    add_to_agent(server.client_key)
+    host = server.host(ansible_ssh_private_key_file=None)
+    dialler = make_dialler(server.known_line(), "IdentitiesOnly yes\n")
+    assert "no key in ~/.ssh" in fails(dialler, host, Permanent).cause
+    dialler.close()
+    (tmp_path / ".ssh").mkdir()
+    public_half = server.client_key.with_name(f"{server.client_key.name}.pub")
+    (tmp_path / ".ssh/id_ed25519.pub").write_bytes(public_half.read_bytes())
+    dialler = make_dialler(server.known_line(), "IdentitiesOnly yes\n")
+    assert logs_in(dialler, host)
+    dialler.close()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paramiko import SSHConfig
 
 from fleetdrv.errors import InputError
 from fleetdrv.model import Host
 from fleetdrv.ssh import Dialler
-from fleetdrv.ssh_config_file import IndexedSSHConfig, read_config
-from fleetdrv.ssh_settings import Asked, Target, jump_hosts, read_variables
+from fleetdrv.ssh_config import FleetSSHConfig, read_config
+from fleetdrv.ssh_config_file import _parsed
+from fleetdrv.ssh_settings import Asked, Target, _proxy, jump_hosts, read_variables
 
 MakeDialler = Callable[..., Dialler]
 
@@ -179,10 +179,46 @@ def test_included_files_count(make_dialler: MakeDialler, tmp_path: Path) -> None
     assert str(dialler._resolve(host("other"))[1]) == "everybody@other:22"
 
 
-@pytest.mark.parametrize("text", ["Host a\n Include b\n", "Include ssh_config\n", "Port\n"])
-def test_a_config_that_cannot_be_followed_is_an_input_error(make_dialler: MakeDialler, text: str) -> None:
-    with pytest.raises(InputError, match="ssh_config"):
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("User u\nInclude ssh_config\n", 2),
+        ("Port\n", 1),
+        ("Match host\n", 1),
+        ("User u\n\nMatch\n", 3),
+        ('Host "a\n', 1),
+    ],
+)
+def test_a_config_that_cannot_be_followed_is_an_input_error(
+    make_dialler: MakeDialler, text: str, line: int
+) -> None:
+    with pytest.raises(InputError, match=f"ssh_config:{line}: "):
         make_dialler(config=text)
+
+
+def test_a_file_included_in_a_block_counts_where_the_block_does(
+    make_dialler: MakeDialler, tmp_path: Path
+) -> None:
+    (tmp_path / "inner").write_text("User inner\nHost gpu-02\n Port 2\nMatch all\n HostKeyAlias inside\n")
+    text = "Host gpu-*\n Include inner\n IdentityFile /gpu\nHost *\n User others\n Port 9\n"
+    dialler = make_dialler(config=text)
+    found = {name: dialler._resolve(host(name))[1] for name in ("gpu-01", "gpu-02", "cpu-01")}
+    assert [str(each) for each in found.values()] == ["inner@gpu-01:9", "inner@gpu-02:2", "others@cpu-01:9"]
+    assert [each.key_name for each in found.values()] == ["inside", "inside", "cpu-01"]
+    assert [len(each.identity_files) for each in found.values()] == [1, 1, 0]
+
+
+def test_a_match_that_is_not_followed_is_named_with_its_line_where_it_matters(make_dialler: MakeDialler) -> None:
+    dialler = make_dialler(config="User u\nMatch host work-* exec true\n User other\n")
+    assert str(target(dialler)) == "u@gpu-01:22"
+    with pytest.raises(InputError, match=r"ssh_config:2: Match exec is not followed here, and work-1 depends"):
+        dialler._resolve(host("work-1"))
+
+
+def test_the_inventorys_user_is_the_one_that_match_user_sees(make_dialler: MakeDialler) -> None:
+    dialler = make_dialler(config="Match user fleet\n Port 7\n")
+    assert target(dialler, ansible_user="fleet").port == 7
+    assert target(dialler, ansible_user="root").port == 22
 
 
 def test_a_missing_config_is_an_error_only_when_it_was_named(tmp_path: Path) -> None:
@@ -191,34 +227,60 @@ def test_a_missing_config_is_an_error_only_when_it_was_named(tmp_path: Path) -> 
     read_config(None)
 
 
-BLOCKS = st.lists(
-    st.tuples(
-        st.sampled_from(["Host a", "Host a b", "Host *", "Host a* !ab", "Host b", "Match host b", "Match all"]),
-        st.sampled_from(["User u{n}", "Port {n}", "HostName h{n}", "IdentityFile /k{n}"]),
-    ),
-    max_size=8,
-)
+HEADS = [
+    *("Host a", "Host a b", "Host *", "Host a* !ab", "Host b", "Host B", "Match all"),
+    *("Match host b", "Match host h*", "Match host a,!ab", "Match originalhost a*", "Match !originalhost a"),
+    *("Match user u1", "Match final host h*", "Match final", "Match final all", "Match host A"),
+]
+BODIES = [
+    *("User u{n}", "Port {n}", "Port {n} # a comment", "HostName h{n}", "HostName %h.example"),
+    *("IdentityFile /k{n}", "CertificateFile /c{n}", "Include more"),
+    *("ProxyJump j{n}", "ProxyJump none", "ProxyCommand p{n} %h", "ProxyCommand none", 'ProxyCommand "p" "{n}"'),
+]
+BLOCKS = st.lists(st.tuples(st.sampled_from(HEADS), st.lists(st.sampled_from(BODIES), min_size=1)), max_size=6)
+
+
+def written(blocks: list[tuple[str, list[str]]], first: int) -> str:
+    lines = []
+    for number, (head, bodies) in enumerate(blocks, first):
+        lines += [head, *(f" {body.format(n=number)}" for body in bodies)]
+    return "\n".join(lines)
 
 
 @settings(deadline=None)
 @given(BLOCKS, st.sampled_from(["a", "b", "ab", "c"]))
-def test_the_index_changes_no_answer(blocks: list[tuple[str, str]], name: str) -> None:
-    text = "\n".join(f"{head}\n {body.format(n=number + 1)}" for number, (head, body) in enumerate(blocks))
-    indexed = IndexedSSHConfig()
-    indexed.parse(text.splitlines())
-    assert indexed.lookup(name) == SSHConfig.from_text(text).lookup(name)
+def test_the_index_changes_no_answer(blocks: list[tuple[str, list[str]]], name: str) -> None:
+    nowhere = Path("/nowhere")
+    read = list(_parsed(written(blocks, 1).splitlines(), nowhere / "ssh_config", nowhere, (), 0))
+    indexed, plain = FleetSSHConfig(read), FleetSSHConfig(read)
+    plain._by_name = {"": plain._blocks}
+    assert indexed.lookup(name) == plain.lookup(name)
 
 
 @settings(max_examples=25, deadline=None)
-@given(BLOCKS, st.sampled_from(["a", "b", "ab", "c"]))
+@given(BLOCKS, BLOCKS, st.sampled_from(["a", "b", "ab", "c"]))
 def test_the_same_answers_as_ssh_gives(
-    tmp_path_factory: pytest.TempPathFactory, blocks: list[tuple[str, str]], name: str
+    tmp_path_factory: pytest.TempPathFactory,
+    blocks: list[tuple[str, list[str]]],
+    more: list[tuple[str, list[str]]],
+    name: str,
 ) -> None:
-    path = tmp_path_factory.mktemp("config") / "ssh_config"
-    path.write_text("\n".join(f"{head}\n {body.format(n=n + 1)}" for n, (head, body) in enumerate(blocks)))
+    folder = tmp_path_factory.mktemp("config")
+    path, other = folder / "ssh_config", folder / "more"
+    path.write_text(written(blocks, 1).replace("Include more", f"Include {other}"))
+    other.write_text(written(more, 11).replace("Include more", "Compression no"))
     told = subprocess.run(("ssh", "-G", "-F", str(path), name), capture_output=True, text=True, check=True)
-    said = dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
+    said: dict[str, list[str]] = {}
+    for line in told.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        said.setdefault(key, []).append(value)
     found = read_config(path).base_ssh_config.lookup(name)
-    assert found.get("hostname") == said["hostname"]
-    assert found.get("port", "22") == said["port"]
-    assert found.get("user", said["user"]) == said["user"]
+    assert [found["hostname"]] == said["hostname"]
+    assert [found.get("port", "22")] == said["port"]
+    assert [found.get("user", said["user"][0])] == said["user"]
+    assert found.get("certificatefile", []) == said.get("certificatefile", [])
+    assert "identityfile" not in found or found["identityfile"] == said["identityfile"]
+    kind, value = _proxy(Asked(name=name), found)
+    ours = {} if value in ("", "none") else {kind: [value]}
+    theirs = {k: v for k, v in said.items() if k in ("proxyjump", "proxycommand") and v != ["none"]}
+    assert ours == theirs

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from ssh_server import Sshd, make_key, public
 
+from fleetdrv import names
 from fleetdrv.known_hosts import Verdict
 from fleetdrv.known_hosts_file import Addition, append
 from fleetdrv.main import program
+from tests.fakes.cluster import FakeCluster
+from tests.fixtures_cluster import node_object
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
 StartServer = Callable[..., Sshd]
@@ -205,3 +208,26 @@ def test_another_key_that_came_meanwhile_is_told_and_left(tmp_path: Path) -> Non
     refused = append(path, [late])
     assert refused[late].verdict is Verdict.CHANGED
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_clusters_own_nodes_are_asked_for(
+    tmp_path: Path, known: Path, server: Sshd, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-i k8s:` names no host by itself: it must not turn into "nothing to do"."""
+    fake = FakeCluster()
+    for name, labels in (("g1", {"gpu": "yes"}), ("cp", {})):
+        made = json.loads(json.dumps(node_object(name, labels)))
+        made["metadata"]["annotations"] = {names.ADDRESS: "127.0.0.1"}
+        fake.create(made)
+    monkeypatch.setattr("fleetdrv.everyone.open_cluster", lambda *_: fake)
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"Port {server.port}\nUserKnownHostsFile {known}\n")
+    with pytest.raises(SystemExit) as ended:
+        program.run(["fleetdrv", "trust", "-i", "k8s:gpu=yes", "--yes", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, [host["hosts"] for host in document["hosts"]]) == (0, [["g1"]])
+    assert known.read_text() == server.known_line()
+    with pytest.raises(SystemExit) as ended:
+        program.run(["fleetdrv", "trust", "-i", "k8s:gpu=no"])
+    assert ended.value.code == 3
+    assert "no Node is so labelled" in capsys.readouterr().err
