@@ -1,10 +1,11 @@
-"""What can be wrong with a node, as values: a cause that has a name, its remedy, and whether a retry can help. Pure."""
+"""What can be wrong with a node, as values: a named cause, its remedy, and whether a retry can help. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cache
 
 
 class Retry(StrEnum):
@@ -54,24 +55,52 @@ class Finding:
 
 
 class Weight(IntEnum):
-    """How much a text says of the cause. The lower one wins; among equals the first in the log does."""
+    """How much a text says of the cause."""
 
     CAUSE = 0
     SYMPTOM = 1
-    """Something failed here; why is told before it, or by the kernel."""
+    """Something failed here; why is told before it, or right after it, or by the kernel, or by a fact."""
     WRAPPER = 2
     """Somebody passes on that something below it failed."""
     NOTICE = 3
-    """Bad for later, but nothing failed by it yet."""
+    """Nothing failed by it yet, and no exit code tells of it; it may be why something fails later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Texts that show a finding."""
+    """The texts that show a finding."""
 
     finding: Finding
-    weight: Weight
-    texts: tuple[re.Pattern[str], ...]
+    texts: tuple[tuple[Weight, str], ...] = ()
+    """Regular expressions; see `pattern`."""
+    explained_by: frozenset[str] = frozenset()
+    """Names of the findings that may be the cause behind this symptom."""
+    before: int = 0
+    """So many lines before the text belong to its evidence."""
+
+
+def rule(
+    finding: Finding,
+    *says: str,
+    symptoms: tuple[str, ...] = (),
+    wrappers: tuple[str, ...] = (),
+    notices: tuple[str, ...] = (),
+    explained_by: tuple[str, ...] = (),
+    before: int = 0,
+) -> Rule:
+    """Make a row of the table."""
+    weighed = zip(Weight, (says, symptoms, wrappers, notices), strict=True)
+    texts = tuple((weight, text) for weight, group in weighed for text in group)
+    return Rule(finding=finding, texts=texts, explained_by=frozenset(explained_by), before=before)
+
+
+@cache
+def pattern(text: str) -> re.Pattern[str]:
+    """Compile a text of the table; a blank in it stands for any white space, for logs wrap their lines.
+
+    Not when the table is made: that is some 200 of them, and most commands meet no failure.
+    """
+    return re.compile(text.replace(" ", r"\s+"), re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fleetdrv.ending import Ending
+from fleetdrv.finding import Found
 from fleetdrv.lines import alike, clean
 from fleetdrv.look import View
 from fleetdrv.nodeset import fold
@@ -133,6 +134,22 @@ def ending_json(ending: Ending) -> dict[str, Any]:
         "why": hide(ending.why),
         "evidence": hide(ending.evidence),
         "next": hide(ending.remedy),
+        "finding": found_json(ending.found) if ending.found else None,
         "seconds_out_of_service": ending.seconds_out,
         "effects_out_of_service": asdict(ending.cost) if ending.cost else None,
+    }
+
+
+def found_json(found: Found) -> dict[str, Any]:
+    """Return a finding and what shows it as plain data."""
+    finding = found.finding
+    return {
+        "name": finding.name,
+        "cause": hide(finding.cause),
+        "remedy": hide(finding.remedy),
+        "retry": str(finding.retry),
+        "repair": str(finding.repair) if finding.repair else None,
+        "quarantine": finding.quarantine,
+        "evidence": hide(found.evidence),
+        "where": found.where,
     }
