@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from fleetdrv import causes
+from fleetdrv.finding import Retry
 from fleetdrv.playbook import Remediate
 from fleetdrv.records import Result, moment
 from fleetdrv.turn import Bar, Verdict
@@ -43,12 +45,15 @@ class Counting:
 
         The turn that `run` itself has begun goes on; what it only noted in passing (unreachable) is no turn.
         """
+        finding = causes.finding_in(last.finding) if last is not None else None
+        if last is not None and finding is not None and finding.quarantine:
+            return Bar(verdict=Verdict.GIVEN_UP, why=f"{last.verdict}: {last.finding}; {_UNTIL_MENDED}")
         if self.afresh or last is None or last.digest != self.digest:
             return None
         if last.run == run and last.verdict not in _NO_TRY and last.attempts <= self.policy.attempts:
             return None
         said = f"{last.verdict}: {last.finding}" if last.finding else last.verdict
-        if last.verdict in PERMANENT:
+        if last.verdict in PERMANENT or (finding is not None and finding.retry is Retry.NO):
             return Bar(verdict=Verdict.GIVEN_UP, why=f"{said}; {_UNTIL}")
         tried = f"tried {last.attempts} of {self.policy.attempts} times, last {said}"
         if last.attempts >= self.policy.attempts:
@@ -109,3 +114,8 @@ class Counting:
 
 
 _UNTIL = "not again until the playbook changes, or somebody types: fleetdrv apply"
+
+_UNTIL_MENDED = (
+    "no driver is installed on it until somebody says that the hardware is mended: "
+    "kubectl annotate node NODE fleetdrv.io/last-result-"
+)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from fleetdrv import entries
+from fleetdrv import causes, entries
 from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
@@ -24,7 +24,7 @@ from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
 from fleetdrv.outage import Outage
-from fleetdrv.phases import Phase
+from fleetdrv.phases import Phase, last_job
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
@@ -67,6 +67,7 @@ class NodeDriver:
     stopwatch: Stopwatch = field(init=False)
     """How long each phase of the turn took: of `_PHASES`, and `look`, which is also how a change is verified."""
     _due: Owed | None = None
+    _causes: causes.Causes = field(init=False)
     _looked_at: float = 0.0
     _jobs: Sender = field(init=False)
     _outage: Outage = field(init=False)
@@ -75,6 +76,7 @@ class NodeDriver:
         pool = self.loaded.playbook.pool_name
         self.stopwatch = Stopwatch(self.now)
         self._jobs = Sender(line=self.line, pool=pool, now=self.now, tell=self._tell)
+        self._causes = causes.Causes(self._jobs.ends)
         self._outage = Outage(
             service=self.service,
             loaded=self.loaded,
@@ -100,7 +102,7 @@ class NodeDriver:
         self._outage.changing = False
         return self._due
 
-    def found(self) -> entries.Found | None:
+    def found(self) -> entries.Drivers | None:
         """Return the versions of each driver as they are known to be; None: not seen, or not since a change."""
         known = self.view is not None and not self._outage.changing
         return entries.found(self._seen.wanted, self._seen.facts) if known else None
@@ -190,10 +192,20 @@ class NodeDriver:
             why=why,
             evidence=self._evidence(due.job),
             remedy=remedy,
+            found=self._causes.of(due.job, self._seen.facts) if due.verdict in causes.FAILED else None,
             seconds_out=self._outage.seconds_out,
             taken_over=self._outage.taken_over,
             cost=self._outage.cost,
         )
+
+    def _with_cause(self, due: Owed) -> Owed:
+        """Say why a job failed, before that is written anywhere."""
+        if due.verdict not in causes.FAILED and due.debt is not Debt.ROLLBACK:
+            return due
+        failed = last_job(self._seen.sight, Phase.OUTAGE) if due.debt is Debt.ROLLBACK else None
+        job = failed.id if failed else due.job
+        self._jobs.fetch(job)
+        return causes.with_cause(replace(due, job=due.job or job), self._causes.of(job, self._seen.facts))
 
     def _evidence(self, job: str) -> str:
         text = self._jobs.evidence(job)
@@ -213,7 +225,7 @@ class NodeDriver:
             warrant.check()
             self.stopwatch.enter("look")
             try:
-                due = self._look_once(warrant.run)
+                due = self._with_cause(self._look_once(warrant.run))
                 act = acts.get(due.debt)
                 if act is None:
                     self._due = due  # nothing was done: the next part of the turn may go on from here

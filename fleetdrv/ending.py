@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleetdrv.effects import Cost
+from fleetdrv.finding import Found
 from fleetdrv.turn import Verdict
 
 
@@ -17,6 +18,8 @@ class Ending:
     why: str = ""
     evidence: str = ""
     remedy: str = ""
+    found: Found | None = None
+    """The cause, where a job failed: by its log, and how the node stood then."""
     seconds_out: float | None = None
     """Node-seconds out of service: from the cordon, whoever set it for us, to the uncordon."""
     taken_over: bool = False

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -112,15 +112,20 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _line(options: Options, node: str) -> AbstractContextManager[NodeLine]:
+    return line_to(options, host_named(options, node))
+
+
 @contextmanager
-def _line(options: Options, node: str) -> Iterator[NodeLine]:
-    host = _host(options, node)
+def line_to(options: Options, host: Host) -> Iterator[NodeLine]:
+    """Return one host's line, for a command about it alone."""
     password = sudo_password(ask=options.ask_sudo_password, file=options.sudo_password_file)
     with NodeLines(Effects(), password, _tell) as lines:
         yield lines.to(host)
 
 
-def _host(options: Options, node: str) -> Host:
+def host_named(options: Options, node: str) -> Host:
+    """Return the host of a name, its own or its Node's. Raises InputError, with those that are named like it."""
     hosts = everyone.read(options)
     found = [host for host in hosts if node in (host.name, host.node_name)]
     if not found:

@@ -185,7 +185,7 @@ _EPILOGUE = (
 _ORDER = [
     *("plan", "apply", "drift", "remediate", "rollback"),
     *("inventory", "trust", "status", "pause", "resume", "abort", "hold", "release"),
-    *("logs", "report", "attach", "schedule", "lab"),
+    *("diagnose", "logs", "report", "attach", "schedule", "lab"),
 ]
 """Commands as the help and the manual list them."""
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fleetdrv.findings import named
 from fleetdrv.layers import Difference, Layer
 from fleetdrv.model import NodeFacts
 from fleetdrv.playbook import Driver
@@ -29,6 +30,8 @@ _NO_FAILURE = frozenset(
     {Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED, Verdict.BLOCKED, Verdict.DEFERRED, DRIFTED}
 )
 _FINDING = re.compile(r"[a-z][^;()\n]{0,79}?: exit \d{1,3}\b|[a-z][a-z0-9 _.-]{0,39}(?=:| \()")
+
+_NAME = re.compile(r"(?:^|: )([a-z][a-z0-9-]+)(?=: )")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +132,10 @@ def found_version(driver: Driver, facts: NodeFacts) -> str:
 
 
 def finding(node: NodeSeen) -> str:
-    """Return why a node failed in so few words that there are few of them: a step and its exit code.
+    """Return why a node failed in so few words that there are few of them: the finding's name, else step and code.
 
+    >>> finding(NodeSeen(node="n", verdict="given up", why="failed: disk-full: No space is left on /var; toy: x"))
+    'disk-full'
     >>> finding(NodeSeen(node="n", verdict="failed", why="toy: install toy/1.1: exit 74 (job r1.outage.1); back"))
     'toy: install toy/1.1: exit 74'
     >>> finding(NodeSeen(node="n", verdict="unreachable", why="connect: no route to 10.0.0.7"))
@@ -138,6 +143,9 @@ def finding(node: NodeSeen) -> str:
     >>> finding(NodeSeen(node="n", verdict="given up", why="Whatever 17 said"))
     'given up'
     """
+    known = (name for name in _NAME.findall(node.why) if named(name))
+    if name := next(known, ""):
+        return name
     match = _FINDING.match(node.why.removeprefix(f"{node.node}: ")) if node.verdict != Verdict.REFUSED else None
     return match[0] if match else node.verdict
 

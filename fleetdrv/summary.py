@@ -43,6 +43,10 @@ def _failure(group: Sequence[Ending], run: str, *, full: bool) -> list[str]:
         lines += [f"  of {first.node}:"] if others else []
         lines += [f"  | {text}" for text in first.evidence.splitlines()[-20:]]
         lines += [f"  log: fleetdrv logs {run} {first.node}"] if run else []
+    if full and first.found:
+        finding, shown_by = first.found.finding, " / ".join(first.found.evidence.splitlines()[:3])
+        lines += [f"  cause: {finding.name}: {finding.cause}", f"  shown by: {shown_by} ({first.found.where})"]
+        lines += [f"  remedy: {finding.remedy}"]
     return [*lines, f"  next: {first.remedy}"] if first.remedy else lines
 
 

@@ -169,6 +169,22 @@ def report(options: Any, run: str, output: str = "", watch: bool = False) -> int
     return reporting.write(options, run, output, watch)
 
 
+@command(
+    *("inventory", "context", "json", "no_cluster", *SUDO),
+    output="where the bundle goes, a .tar.gz that is not there yet; else the state folder of this machine",
+)
+def diagnose(options: Any, node: str, output: str = "") -> int:
+    """Say what is wrong with a node, the likeliest cause first, and put the evidence into one file.
+
+    Nothing is changed. Logs of jobs, apt and dkms, make.log, the kernel's log, disks, clock, Secure Boot, modules
+    and the Node object are looked at. Passwords, tokens and keys are taken out of the file, which only you may
+    read. Exit code 0: nothing was found wrong; 4: something was, or the node cannot be reached.
+    """
+    from fleetdrv import diagnose
+
+    return diagnose.diagnose(options, node, output)
+
+
 @command("inventory", "context", *SUDO)
 def attach(options: Any, node: str) -> int:
     """Follow the job that runs on a node now, from any machine, until it ends.

@@ -30,7 +30,13 @@ trial_build() {
     cat "$1/said"
     [ "$code" -ne 0 ] || return 0
     log=$1/tree/$2/$3/build/make.log
-    [ ! -e "$log" ] || { cp "$log" make.log && tail -n 30 make.log >&2; }
+    if [ -e "$log" ]; then
+        cp "$log" make.log
+        # The compiler's first words are the reason, and often more than 30 lines from the end.
+        echo "make.log of $2 $3 for kernel $4, its first errors and its last lines:" >&2
+        grep -m5 -E 'error:|Killed|No space left|not found' make.log >&2 || :
+        tail -n 30 make.log >&2
+    fi
     if grep -qs 'No space left on device' "$1/said" make.log; then
         die 73 "kernel $4: no space left to build"
     fi
