@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from fleetdrv import completing, files, names, ownership
 from fleetdrv import lease as leases
-from fleetdrv.announce import Herald, service_of
+from fleetdrv.announce import AnnouncedNode, Herald, service_of
 from fleetdrv.attempts import Counting
 from fleetdrv.buildcache import BuildCache, default_folder
 from fleetdrv.buildonce import Builds
@@ -175,15 +175,21 @@ class Crew:
 
 @contextmanager
 def assemble(
-    options: Options, playbook: str, say: Say, *, cron: bool = False, back: bool = False
+    options: Options,
+    playbook: str,
+    say: Say,
+    *,
+    cron: bool = False,
+    back: bool = False,
+    repair: type[AnnouncedNode] | None = None,
 ) -> Iterator[Crew]:
     """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
 
-    `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
-    `back`: the playbook is to be undone.
+    `cron`: nodes are tried as often as `remediate` allows, not because a human wants it now. `back`: the playbook
+    is to be undone. `repair`: remedies come before the plan, and Nodes are of this kind.
     """
     loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
-    loaded = replace(loaded, back=back)
+    loaded = loaded.for_one_node() if repair else replace(loaded, back=back)
     completing.remember(options.inventory, everything.hosts.values(), loaded.playbook.pool_name)
     book = loaded.playbook
     selection = Selection(
@@ -218,7 +224,7 @@ def assemble(
         cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
-            service = service_of(host, herald, loaded, counting, options.reason)
+            service = service_of(host, herald, loaded, counting, options.reason, repair or AnnouncedNode)
             drivers[host.name] = NodeDriver(
                 name=host.name,
                 line=lines.to(host),

@@ -22,13 +22,14 @@ from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
+from fleetdrv.mend import owed
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
 from fleetdrv.timing import Stopwatch, stamp
-from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
+from fleetdrv.turn import Debt, Grip, Owed, Verdict
 from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
@@ -88,11 +89,11 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        book, back = self.loaded.playbook, self.loaded.back
+        book, back, repair = self.loaded.playbook, self.loaded.back, self.loaded.repair
         self._tell("look", "", Level.DETAIL)
         try:
             standing = self.service.standing()
-            self.view = look(self.line, book, self.versions, standing, run, back=back)
+            self.view = look(self.line, book, self.versions, standing, run, back=back, repair=repair)
         finally:
             self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
@@ -105,8 +106,9 @@ class NodeDriver:
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
         seen = self._seen
-        book, back = self.loaded.playbook, self.loaded.back
-        self.view = judge(book, self.versions, seen.facts, seen.good, seen.standing, run, back=back)
+        book, back, repair = self.loaded.playbook, self.loaded.back, self.loaded.repair
+        known = (seen.facts, seen.good, seen.standing)
+        self.view = judge(book, self.versions, *known, run, back=back, repair=repair)
         self._due = self._owed(self.view, run)
         return self._due
 

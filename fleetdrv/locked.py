@@ -49,22 +49,44 @@ class _LeaseLock:
         return ""
 
 
+class _NodeLock(_LeaseLock):
+    """The pool's Lease for one node's repair: what it records of a rollout stays, for that to go on.
+
+    Pause and abort are for rollouts, too: who paused a pool to mend a node by hand must not have to resume it.
+    """
+
+    __slots__ = ()
+
+    def save(self, record: RunRecord) -> None:
+        self.held.check()
+        self.record = record
+
+    def orders(self) -> str:
+        self.held.look()
+        return ""
+
+
+@contextmanager
+def locked_for_one(crew: Crew, views: Mapping[str, View | str], run: str) -> Iterator[Lock]:
+    """Hold the pool while one node is repaired; the run is recorded on its Node alone."""
+    record = _fresh(crew, run)
+    floor = _floor(views)
+    if crew.cluster is None:
+        yield LoneLock(run=run, token=floor + 1, record=record)
+        return
+    with holding.acquire(crew.cluster, crew.pool_name, this_process(), floor_token=floor) as held:
+        yield _NodeLock(held=held, run=run, record=record)
+
+
 @contextmanager
 def locked(
     crew: Crew, views: Mapping[str, View | str], run: str, record: RunRecord | None
 ) -> Iterator[Lock]:
     """Hold the pool for this run, going on with its record where an earlier controller was cut off."""
     book = crew.loaded.playbook
-    fresh = RunRecord(
-        id=run,
-        pool=book.pool_name,
-        playbook=book.name,
-        digest=crew.digest,
-        versions={driver.name: driver.version for driver in book.drivers if driver.apt is None},
-    )
-    current = record if record is not None and record.id == run else fresh
+    current = record if record is not None and record.id == run else _fresh(crew, run)
     current = replace(current, versions={**current.versions, **crew.versions.pins}, reason="")
-    floor = max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
+    floor = _floor(views)
     if crew.cluster is None:
         yield LoneLock(run=run, token=floor + 1, record=current)
         return
@@ -77,6 +99,21 @@ def locked(
         if held.record != current:
             lock.save(current)  # first: an abort is for the run that the record names
         yield lock
+
+
+def _fresh(crew: Crew, run: str) -> RunRecord:
+    book = crew.loaded.playbook
+    return RunRecord(
+        id=run,
+        pool=book.pool_name,
+        playbook=book.name,
+        digest=crew.digest,
+        versions={driver.name: driver.version for driver in book.drivers if driver.apt is None},
+    )
+
+
+def _floor(views: Mapping[str, View | str]) -> int:
+    return max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
 
 
 def demand_free(crew: Crew) -> None:

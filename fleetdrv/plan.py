@@ -59,6 +59,8 @@ class NodePlan:
     stage: tuple[Step, ...] = ()
     outage: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
+    remedy: bool = False
+    """Its outage is what has to be mended before anything can be planned: see remedies.py."""
 
 
 def plan(

@@ -36,6 +36,7 @@ class Standing:
     """ISO 8601: when the cordon was set, by whatever run, when ours."""
     out: bool = False
     """Takes no new pods: cordoned by anybody, or not Ready."""
+    ready: bool = True
     reason: str = ""
     held: str = ""
     """Who holds it and why."""
@@ -60,6 +61,7 @@ def standing_of(node: Object, pool: str) -> Standing:
         began=record.began if record else "",
         since=record.since if record else "",
         out=ownership.unschedulable(node) or not ready,
+        ready=ready,
         reason=reason,
         held=owner.held or "",
         last=last_result(node),

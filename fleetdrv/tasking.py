@@ -80,7 +80,7 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
             _Task(
                 run,
                 name=body.__name__,
-                positional=[p.name for p in own if p.name in _POSITIONAL],
+                positional=[p.name for p in own if p.name in _POSITIONAL and p.default is p.empty],
                 auto_shortflags=False,
                 help={**{name: _SHARED[name][1] for name in shared}, **helps},
             )

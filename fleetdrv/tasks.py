@@ -46,6 +46,20 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
+@command(*(option for option in LOOK if option != "limit"), "yes", "reason", playbook="the wanted state of the node's pool")
+def repair(options: Any, node: str, playbook: str = "") -> int:
+    """Mend one node now, also NotReady or out of service.
+
+    NODE is a host of the inventory or the name of its Node. Interrupted dpkg, lost headers, a broken or missing
+    build, other code loaded than on disk, an old initramfs, a lost hold, and what a killed run left are mended
+    by the same rules as ever; canaries, windows, budgets and a pause ask it not to wait. A cordon of somebody
+    else's stays; a node that is not Ready goes back once it is.
+    """
+    from fleetdrv import repair
+
+    return repair.repair(options, node, playbook)
+
+
 @command(*LOOK, *METRICS)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.

@@ -1,0 +1,213 @@
+"""`fleetdrv repair NODE`: one node brought back, whoever cordoned it and whatever its kubelet says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fleetdrv import names
+from tests.fixtures_cluster import READY
+from tests.rollout.points import Moment
+from tests.rollout.sim_fleet import Ended, SimFleet
+from tests.rollout.test_crash import kill_at
+from tests.rollout.test_story import _wait_for
+from tests.sim.node import build_id
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def words(fleet: SimFleet, name: str, version: str = "1.0") -> tuple[str, ...]:
+    return ("repair", name, "--playbook", str(fleet.playbook(version)), "-i", str(fleet.inventory), "--yes")
+
+
+def repair(fleet: SimFleet, name: str, version: str = "1.0", *options: str, code: int | None = 0) -> Ended:
+    return fleet.fleetdrv(*words(fleet, name, version), *options, code=code)
+
+
+def runs(fleet: SimFleet, name: str, version: str = "1.0") -> bool:
+    """Whether the node has this version loaded, from its file."""
+    node = fleet.nodes[name]
+    module = node.folder / "modules/up" / node.kernel / "updates/dkms/fleetdrv_toy.ko"
+    code = node.call("cat /sys/class/misc/fleetdrv_toy/code").strip()
+    return (node.loaded()["fleetdrv_toy"], code) == (build_id(module), version)
+
+
+def marks(fleet: SimFleet, name: str) -> dict[str, Any]:
+    """Return what of ours stands on a Node that is out, and whether it is cordoned."""
+    node = fleet.node(name)
+    ours = {key for key in node["metadata"].get("annotations") or {} if key == names.CORDON}
+    ours |= {key for key in node["metadata"].get("labels") or {} if key == names.RUN_LABEL}
+    ours |= {taint["key"] for taint in node["spec"].get("taints") or () if names.DOMAIN in taint["key"]}
+    return {"ours": ours, "cordoned": bool(node["spec"].get("unschedulable"))}
+
+
+SERVES: dict[str, Any] = {"ours": set(), "cordoned": False}
+CORDONED: dict[str, Any] = {"ours": set(), "cordoned": True}
+
+
+def run_record(fleet: SimFleet) -> dict[str, Any]:
+    lease = fleet.lease()
+    assert lease is not None
+    return dict(json.loads(lease["metadata"]["annotations"][names.RUN_RECORD]))
+
+
+def test_a_module_that_somebody_unloaded_is_loaded_again_and_a_sound_node_left_alone(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name, other = fleet.nodes
+    fleet.nodes[name].call("rmmod fleetdrv_toy")
+    before = run_record(fleet)
+    fleet.points.arm(-1, Moment.BEFORE)
+    ended = repair(fleet, name)
+    assert f"{name}: changed" in ended.out
+    assert runs(fleet, name)
+    assert marks(fleet, name) == SERVES
+    assert not [point for point in fleet.points.seen if point.target == other]
+    assert run_record(fleet) == before, "the record on the Lease is the rollout's"
+    fleet.points.arm(-1, Moment.BEFORE)
+    assert f"{name}: converged" in repair(fleet, name).out
+    assert fleet.writes() == []
+
+
+def test_other_code_than_on_disk_is_reloaded_under_cordon_and_drain(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name, other = fleet.nodes
+    fleet.nodes[name].call("echo 0.9 >/sys/module/fleetdrv_toy/version; "
+                           "echo 1234 >/sys/module/fleetdrv_toy/srcversion; "
+                           "rm /sys/module/fleetdrv_toy/notes/.note.gnu.build-id")
+    repair(fleet, name)
+    assert runs(fleet, name)
+    assert marks(fleet, name) == SERVES
+    assert fleet.pods() == [other], "drained: loaded code was replaced"
+
+
+def test_a_colleagues_cordon_does_not_keep_a_node_from_being_mended_and_stays(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    fleet.patch(name, {"spec": {"unschedulable": True}})
+    fleet.nodes[name].call("rmmod fleetdrv_toy")
+    assert f"{name}: skipped" in fleet.apply("1.0").out, "a rollout passes it by"
+    ended = repair(fleet, name)
+    assert f"{name}: changed" in ended.out
+    assert runs(fleet, name)
+    assert marks(fleet, name) == CORDONED
+    managers = {entry["manager"] for entry in fleet.node(name)["metadata"]["managedFields"]
+                if "f:unschedulable" in entry["fieldsV1"].get("f:spec", {})}
+    assert managers == {"kubectl-cordon"}, "it is still theirs"
+
+
+def test_killed_in_a_colleagues_cordon_the_same_command_finishes_and_leaves_it(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    fleet.patch(name, {"spec": {"unschedulable": True}})
+    fleet.nodes[name].call("rmmod fleetdrv_toy")
+    fleet.points.arm(-1, Moment.BEFORE)
+    command = words(fleet, name)
+    recorded = fleet.fleetdrv("plan", command[3], "-i", str(fleet.inventory), "-l", name)
+    assert recorded.code == 2
+    launch = [point.what for point in _points_of(fleet, command)].index("launch outage")
+    fleet.nodes[name].call("rmmod fleetdrv_toy")
+    fleet.points.arm(launch, Moment.UNANSWERED)
+    with fleet.start(*command) as process:
+        fleet.points.victim = process.pid
+        process.communicate(timeout=240)
+    fleet.points.victim = 0
+    assert marks(fleet, name)["ours"], "left out, with our marks"
+    fleet.points.arm(-1, Moment.BEFORE)
+    repair(fleet, name)
+    assert runs(fleet, name)
+    assert marks(fleet, name) == CORDONED
+
+
+def _points_of(fleet: SimFleet, command: tuple[str, ...]) -> list[Any]:
+    fleet.points.arm(-1, Moment.BEFORE)
+    fleet.fleetdrv(*command, code=0)
+    return list(fleet.points.seen)
+
+
+def test_a_node_that_is_not_ready_after_a_reboot_is_mended_first_and_serves_once_it_is(fleet: SimFleet) -> None:
+    """Its kubelet is dead since the reboot: the Node tells of the boot before."""
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    node = fleet.nodes[name]
+    gone = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped"}]
+    fleet.report(name, {"conditions": gone})
+    node.reboot()
+    refused = fleet.apply("1.0", "-l", name, code=None)
+    assert "its boot id is" in refused.out + refused.errors, "a rollout wants more proof"
+    with fleet.start(*words(fleet, name)) as process:
+        _wait_for(lambda: "fleetdrv_toy" in node.loaded(), "the driver to be loaded")
+        _wait_for(lambda: node.started("keep"), "it to be verified")
+        assert marks(fleet, name)["cordoned"], "verified, but not Ready: it must not serve yet"
+        known = fleet.node(name)["status"]["nodeInfo"]
+        fleet.report(name, {"conditions": READY, "nodeInfo": {**known, "bootID": node.boot_id}})
+        out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, (out, errors)
+    assert runs(fleet, name)
+    assert marks(fleet, name) == SERVES
+
+
+def test_a_clone_is_not_taken_for_a_node_that_is_not_ready(fleet: SimFleet) -> None:
+    name, other = fleet.nodes
+    known = fleet.node(other)["status"]["nodeInfo"]
+    fleet.report(other, {"nodeInfo": {**known, "machineID": fleet.nodes[name].machine_id}})
+    fleet.report(name, {"conditions": [{"type": "Ready", "status": "False"}]})
+    ended = repair(fleet, name, code=3)
+    assert f"Node {other} has the same one" in ended.errors + ended.out
+    assert marks(fleet, name)["ours"] == set()
+
+
+def test_what_a_killed_apply_left_half_way_is_brought_to_its_end(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    fleet.snapshot()
+    fleet.points.arm(-1, Moment.BEFORE)
+    fleet.apply("1.1")
+    at = [point.what for point in fleet.points.seen].index("launch outage")
+    fleet.restore()
+    kill_at(fleet, at, Moment.UNANSWERED)
+    (left,) = (name for name in fleet.nodes if marks(fleet, name)["ours"])
+    record = run_record(fleet)
+    ended = repair(fleet, left, "1.1")
+    assert f"{left}: changed" in ended.out
+    assert runs(fleet, left, "1.1")
+    assert marks(fleet, left) == SERVES
+    assert run_record(fleet) == record
+    fleet.apply("1.1")
+    assert run_record(fleet)["id"] == record["id"], "the rollout goes on as the run that it was"
+    assert all(runs(fleet, name, "1.1") for name in fleet.nodes)
+
+
+def test_a_paused_pool_lets_a_named_node_be_mended_and_a_held_node_stays_as_it_is(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name, held = fleet.nodes
+    fleet.fleetdrv("pause", fleet.tag, "--reason", "mending by hand", code=0)
+    fleet.fleetdrv("hold", held, "--reason", "mine", code=0)
+    for each in fleet.nodes:
+        fleet.nodes[each].call("rmmod fleetdrv_toy")
+    repair(fleet, name)
+    assert runs(fleet, name)
+    assert f"{held}: skipped: held (mine" in repair(fleet, held).out
+    assert "fleetdrv_toy" not in fleet.nodes[held].loaded()
+    assert "paused" in fleet.fleetdrv("status", fleet.tag, code=0).out
+
+
+def test_a_node_that_serves_waits_for_a_slot_and_one_that_is_out_needs_none(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name, other = fleet.nodes
+    fleet.patch(other, {"spec": {"unschedulable": True}})
+    for each in fleet.nodes:
+        fleet.nodes[each].call("rmmod fleetdrv_toy")
+    ended = repair(fleet, name, code=5)
+    assert "1 of 1 out of service" in ended.out
+    assert marks(fleet, name) == SERVES
+    repair(fleet, other)
+    assert runs(fleet, other)
+    assert marks(fleet, other) == CORDONED
+
+
+def test_one_node_by_its_name_and_nothing_else(fleet: SimFleet) -> None:
+    for wrong in ("gpu", "*", f"{next(iter(fleet.nodes))},", "@failed", f"{fleet.tag}-n9"):
+        ended = repair(fleet, wrong, code=3)
+        assert ended.errors.strip(), wrong
+    assert fleet.lease() is None
