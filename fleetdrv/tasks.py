@@ -46,7 +46,9 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
-@command(*(option for option in LOOK if option != "limit"), "yes", "reason", playbook="the wanted state of the node's pool")
+@command(
+    *(option for option in LOOK if option != "limit"), "yes", "reason", playbook="the wanted state of the pool"
+)
 def repair(options: Any, node: str, playbook: str = "") -> int:
     """Mend one node now, also NotReady or out of service.
 
