@@ -103,7 +103,7 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
             teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
             with watching(teller, crew, limits):
                 result = roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
-            locked.close(lock, result, teller)
+            locked.close(crew, lock, result, teller)
         return told.ended(recap.conclude(command, options, crew, result, run), result.endings)
 
 
@@ -147,7 +147,7 @@ def _mend(crew: Crew, run: str, record: RunRecord | None, seen: Seen, teller: Te
         teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
         with watching(teller, crew, limits_of(crew)):
             result = roll(crew, seen, lock)
-        locked.close(lock, result, teller)
+        locked.close(crew, lock, result, teller)
     return result
 
 

@@ -6,7 +6,6 @@ cluster, then SSH.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,10 +24,14 @@ from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
+from fleetdrv.inventory import Inventory
 from fleetdrv.kubectl import Proxy
 from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
+from fleetdrv.options import Options as Options
+from fleetdrv.options import plan_command as plan_command
+from fleetdrv.options import typed
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
 from fleetdrv.records import RunRecord
@@ -38,26 +41,6 @@ from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
 _UPGRADE = "+upgrade"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options that all commands share."""
-
-    inventory: str = ""
-    limit: str = ""
-    context: str = ""
-    json: bool = False
-    log_json: bool = False
-    no_cluster: bool = False
-    quiet: bool = False
-    yes: bool = False
-    reason: str = ""
-    upgrade: bool = False
-    metrics_file: str = ""
-    pushgateway: str = ""
-    ask_sudo_password: bool = False
-    sudo_password_file: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +56,8 @@ class Crew:
     hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
     away: Callable[[], str] = str  # says which way to nodes is gone for now
+    again: tuple[str, str] = ("", "")
+    """The command that goes on with the run, and the one that repairs NODE."""
 
     @property
     def digest(self) -> str:
@@ -182,13 +167,15 @@ def assemble(
     cron: bool = False,
     back: bool = False,
     repair: type[AnnouncedNode] | None = None,
+    read: tuple[Loaded, Inventory] | None = None,
 ) -> Iterator[Crew]:
     """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
 
     `cron`: nodes are tried as often as `remediate` allows, not because a human wants it now. `back`: the playbook
-    is to be undone. `repair`: remedies come before the plan, and Nodes are of this kind.
+    is to be undone. `repair`: remedies come before the plan, and Nodes are of this kind. `read`: what files said.
     """
-    loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
+    read = read or files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
+    loaded, everything = read
     loaded = loaded.for_one_node() if repair else replace(loaded, back=back)
     completing.remember(options.inventory, everything.hosts.values(), loaded.playbook.pool_name)
     book = loaded.playbook
@@ -236,7 +223,9 @@ def assemble(
                 versions=versions,
                 builds=shared,
                 effects=effects,
-                plan_again=plan_command(options, playbook, host.name, "rollback" if back else "plan"),
+                plan_again=typed(options, "repair", host.name, *(("--playbook", playbook) if playbook else ()))
+                if repair
+                else plan_command(options, playbook, host.name, "rollback" if back else "plan"),
             )
         yield Crew(
             loaded=loaded,
@@ -248,27 +237,16 @@ def assemble(
             versions=versions,
             hooks=hooks,
             away=lines.away,
+            again=(
+                typed(options, "rollback" if back else "apply", playbook),
+                typed(replace(options, upgrade=False), "repair", "NODE", "--playbook", playbook),
+            ),
         )
 
 
 def _caller(loaded: Loaded, say: Say) -> Caller:
     about = {"pool": loaded.playbook.pool_name, "playbook": loaded.playbook.name}
     return Caller(hooks=loaded.playbook.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
-
-
-def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
-    """Return the command line that shows one node's plan as this command was told to see it.
-
-    >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
-    "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
-    """
-    words = ["fleetdrv", verb, playbook, "-i", options.inventory]
-    words += ["--context", options.context] if options.context else []
-    words += ["--no-cluster"] if options.no_cluster else []
-    words += ["--upgrade"] if options.upgrade else []
-    words += ["--ask-sudo-password"] if options.ask_sudo_password else []
-    words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
-    return shlex.join((*words, "--limit", node))
 
 
 def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:

@@ -20,6 +20,7 @@ from fleetdrv import dkmsconf, faults, yamlfile
 from fleetdrv.errors import FleetdrvError, InputError
 from fleetdrv.modules import Module, file_name
 from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.remedies import Repair
 from fleetdrv.sources import DkmsSource
 
 MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
@@ -38,8 +39,7 @@ class Loaded:
     """Driver name to the key of its package repository."""
     back: bool = False
     """The run undoes the playbook: nodes go back to what they keep."""
-    repair: bool = False
-    """The run mends first what makes a plan impossible: see remedies.py."""
+    repair: Repair = Repair.NO
 
     @property
     def digest(self) -> str:
@@ -49,7 +49,7 @@ class Loaded:
     def for_one_node(self) -> Loaded:
         """Return it as a repair needs it: remedies first, and no rollout's patience with one node."""
         book = self.playbook.model_copy(update={"rollout": self.playbook.rollout.for_one_node()})
-        return replace(self, playbook=book, repair=True)
+        return replace(self, playbook=book, repair=self.repair or Repair.WANTED)
 
     def stage_files(self) -> dict[str, bytes]:
         """Return what the stage programs get as payload, by file name."""

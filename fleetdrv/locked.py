@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from fleetdrv import holding, names, selection
+from fleetdrv import holding, names, ownership, selection
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneLock
 from fleetdrv.crew import Crew
@@ -17,7 +17,7 @@ from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
 from fleetdrv.look import View
 from fleetdrv.proc import alive, this_process
-from fleetdrv.records import RunRecord
+from fleetdrv.records import Course, RunRecord
 from fleetdrv.send import Lock
 
 
@@ -28,6 +28,7 @@ class _LeaseLock:
     held: Held
     run: str
     record: RunRecord
+    course: Course
 
     @property
     def token(self) -> int:
@@ -37,7 +38,7 @@ class _LeaseLock:
         self.held.check()
 
     def save(self, record: RunRecord) -> None:
-        self.held.update_record(record)
+        self.held.update_record(record, self.course)
         self.record = record
 
     def orders(self) -> str:
@@ -75,7 +76,7 @@ def locked_for_one(crew: Crew, views: Mapping[str, View | str], run: str) -> Ite
         yield LoneLock(run=run, token=floor + 1, record=record)
         return
     with holding.acquire(crew.cluster, crew.pool_name, this_process(), floor_token=floor) as held:
-        yield _NodeLock(held=held, run=run, record=record)
+        yield _NodeLock(held=held, run=run, record=record, course=_course(crew, run))
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def locked(
     with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
         if held.record != record:
             raise Taken(f"pool {book.pool_name}: another run went on while this command looked; type it again")
-        lock = _LeaseLock(held=held, run=run, record=current)
+        lock = _LeaseLock(held=held, run=run, record=current, course=_course(crew, run))
         if held.orders.paused:
             raise Stopped(f"pool {book.pool_name}: {lock.orders()}; to go on: fleetdrv resume {book.pool_name}")
         if held.record != current:
@@ -112,6 +113,11 @@ def _fresh(crew: Crew, run: str) -> RunRecord:
     )
 
 
+def _course(crew: Crew, run: str) -> Course:
+    command, repair = crew.again
+    return Course(run=run, command=command, repair=repair)
+
+
 def _floor(views: Mapping[str, View | str]) -> int:
     return max((view.facts.highest_token for view in views.values() if isinstance(view, View)), default=0)
 
@@ -126,13 +132,23 @@ def demand_free(crew: Crew) -> None:
         raise Taken(f"pool {crew.pool_name}: is driven by {other}; see: fleetdrv status {crew.pool_name}")
 
 
-def close(lock: Lock, result: Result, say: Say) -> None:
-    """Write the record's end, or what the run waits for; the journal keeps a copy.
+def close(crew: Crew, lock: Lock, result: Result, say: Say) -> None:
+    """Write the record's end, or what the run waits for and who is out; the journal keeps a copy.
 
     One that is paused, interrupted, or to be gone on with at another time stays open, so that it is continued.
     """
     continued = ("paused by ", "interrupted", f"pool {lock.record.pool}: the lock ")
     if not result.stopped.startswith(continued):
         with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
+            if isinstance(lock, _LeaseLock) and result.stopped:
+                lock.course = replace(lock.course, out=_out(crew))
             lock.save(replace(lock.record, finished=not result.goes_on, reason=result.stopped))
     selection.note(lock.record, say)
+
+
+def _out(crew: Crew) -> tuple[str, ...]:
+    """Name the pool's nodes that take no pods now, whoever did it."""
+    members = {host.node_name for host in crew.pool_hosts}
+    nodes = crew.cluster.nodes() if crew.cluster else ()
+    away = (n for n in nodes if ownership.unschedulable(n) or not ownership.ready(n))
+    return tuple(sorted(name for name in map(ownership.name, away) if name in members))

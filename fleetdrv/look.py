@@ -16,7 +16,7 @@ from fleetdrv.modules import question
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
-from fleetdrv.remedies import remedies_first
+from fleetdrv.remedies import Repair, from_kept, remedies_first
 from fleetdrv.standing import Standing
 from fleetdrv.turn import Sight, Verdict
 from fleetdrv.undo import plan_back, wanted_then
@@ -55,7 +55,7 @@ def look(
     run: str,
     *,
     back: bool = False,
-    repair: bool = False,
+    repair: Repair = Repair.NO,
 ) -> View:
     """Probe the machine and plan; `back`: for what undoes the playbook; `repair`: remedies before the plan.
 
@@ -81,14 +81,15 @@ def judge(
     run: str,
     *,
     back: bool = False,
-    repair: bool = False,
+    repair: Repair = Repair.NO,
 ) -> View:
     """Plan from what was seen, with the versions that are known by now."""
     wanted = versions.exact(playbook, facts)
     if back:
         wanted, node_plan = plan_back(playbook, wanted, facts)
     else:
-        node_plan = plan(wanted, facts, upgrade=versions.upgrade)
+        kept = from_kept(wanted.drivers, facts) if repair is Repair.KEPT else {}
+        node_plan = plan(wanted, facts, upgrade=versions.upgrade, kept=kept)
     if repair:
         node_plan = remedies_first(node_plan, wanted, facts)
     # The kernel's own modules go back to nothing: alone, they leave a failed node as it is.

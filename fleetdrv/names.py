@@ -39,6 +39,9 @@ PAUSED = f"{DOMAIN}/paused"
 ABORT = f"{DOMAIN}/abort"
 """Lease annotation: id of the run that must start no more nodes."""
 
+COURSE = f"{DOMAIN}/course"
+"""Lease annotation: the command that goes on with the run, and who was out when it stopped; for `status`."""
+
 LEASE_NAMESPACE = "kube-system"
 LEASE_PREFIX = "fleetdrv-"
 

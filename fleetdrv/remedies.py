@@ -8,16 +8,32 @@ wants it mended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 
 from fleetdrv.built import dkms_names
 from fleetdrv.model import NodeFacts
 from fleetdrv.plan import Disruption, NodePlan, Outcome
-from fleetdrv.playbook import Playbook
-from fleetdrv.steps import Step
+from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.steps import Kept, Step
 
 DPKG = "dpkg_mend.sh"
 HEADERS = "headers.sh"
+
+
+class Repair(StrEnum):
+    """Whether a node is repaired, and to what."""
+
+    NO = ""
+    WANTED = "wanted"
+    """To the playbook's state."""
+    KEPT = "kept"
+    """To what the node itself keeps as verified last, from its own disk."""
+
+
+def from_kept(drivers: Iterable[Driver], facts: NodeFacts) -> dict[str, Kept]:
+    """Return, by driver, the states that the node keeps; what they lack for newer kernels is built on the node."""
+    return {d.name: Kept(digest=facts.good[d.name].digest, rebuild=True) for d in drivers if d.name in facts.good}
 
 
 def remedies_first(found: NodePlan, playbook: Playbook, facts: NodeFacts) -> NodePlan:

@@ -6,19 +6,32 @@ to wait, and what a rollout refuses to touch is mended first (remedies.py). What
 Lease and token, identity, hold, neighbours, drain, and `max_unavailable` for a node that still serves.
 
 The run is recorded on the Node alone: the record on the Lease is the rollout's, which goes on with it later.
+
+Which state? The playbook's, where one is given. Without one, what the node keeps as verified last
+(/var/lib/fleetdrv/good): who types `repair n7` at night wants the node back as it was, and may not have the file
+at hand; a newer state is the next `apply`'s to bring. For whom it was cordoned says the cordon itself, also where
+playbook and inventory have changed since; else the node knows which pool drove it.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
-from fleetdrv import commands, locked, recap, report, resolve, survey
-from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv import commands, files, inventory, kept, locked, ownership, recap, report, resolve, survey
+from fleetdrv.crew import Crew, Options, assemble, open_cluster
+from fleetdrv.effects import Effects
 from fleetdrv.endings import Result
-from fleetdrv.errors import ExitCode, InputError
-from fleetdrv.events import Event
+from fleetdrv.errors import ExitCode, InputError, NotFound
+from fleetdrv.events import Event, Level
+from fleetdrv.inventory import Inventory
+from fleetdrv.load import Loaded
+from fleetdrv.model import Host
 from fleetdrv.named import NamedNode
+from fleetdrv.records import Cordon
+from fleetdrv.remedies import Repair
 from fleetdrv.teller import Teller
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
@@ -29,19 +42,69 @@ def repair(options: Options, node: str, playbook: str) -> ExitCode:
     if not _NAME.fullmatch(node):
         raise InputError(f"repair {node}: name one node, as the inventory or the cluster has it")
     options = replace(options, limit=node)
-    with (
-        commands.telling_as(options) as teller,
-        assemble(options, playbook, teller, repair=NamedNode) as crew,
-    ):
-        _demand_one(crew, node)
-        result, run = _mend(options, crew, teller)
-        return recap.conclude("repair", options, crew, result, run)
+    with commands.telling_as(options) as teller:
+        read = _read(options, node, playbook, teller)
+        with assemble(options, playbook, teller, repair=NamedNode, read=read) as crew:
+            _demand_one(crew, node)
+            result, run = _mend(options, crew, teller)
+            return recap.conclude("repair", options, crew, result, run)
+
+
+def _read(options: Options, node: str, playbook: str, teller: Teller) -> tuple[Loaded, Inventory]:
+    """Read the files, and have them fit the node as it stands."""
+
+    def note(text: str) -> None:
+        teller(Event(node="", phase="inventory", text=text))
+
+    if playbook:
+        loaded, everything = files.read(playbook, options.inventory, note)
+    else:
+        loaded, everything = None, inventory.read(options.inventory, note)
+    host = _host(everything, node)
+    record = None if options.no_cluster else _left_by(options, host.node_name)
+    if loaded is None:
+        if everything.asks_cluster:
+            raise InputError(f"repair {node}: name the wanted state: --playbook FILE (with -i k8s: the pool, too)")
+        loaded = Loaded(kept.playbook(options, host, record, teller), Path(), {}, repair=Repair.KEPT)
+    group = loaded.playbook.hosts
+    if record is not None and not everything.asks_cluster:
+        if record.pool != loaded.playbook.pool_name:
+            text = f"is out for pool {record.pool}, which nobody else may change it for; it is driven as that"
+            teller(Event(node=node, phase="pool", text=text, level=Level.WARNING))
+            loaded = replace(loaded, playbook=loaded.playbook.model_copy(update={"pool": record.pool}))
+        hosts = {**everything.hosts, host.name: replace(host, groups=host.groups | {group})}
+        everything = replace(everything, hosts=hosts)
+    elif not everything.asks_cluster and group not in host.groups:
+        raise InputError(f"repair {node}: is not in group {group} of the playbook; its groups: {_groups(host)}")
+    return loaded, everything
+
+
+def _host(everything: Inventory, node: str) -> Host:
+    if everything.asks_cluster:
+        return Host(name=node, node_name=node)
+    found = [host for host in everything.hosts.values() if node in (host.name, host.node_name)]
+    if len(found) != 1:
+        raise InputError(f"repair {node}: {everything.path} has {'more than one' if found else 'no'} such host")
+    return found[0]
+
+
+def _groups(host: Host) -> str:
+    return ", ".join(sorted(host.groups)) or "none"
+
+
+def _left_by(options: Options, node: str) -> Cordon | None:
+    """Return our cordon on the Node, if there is one."""
+    with ExitStack() as stack:
+        try:
+            return ownership.state(open_cluster(stack, options, Effects()).node(node)).record
+        except NotFound:
+            return None  # the look at it refuses, with what to check
 
 
 def _demand_one(crew: Crew, node: str) -> None:
     """A group of one host is no node: tomorrow it may have two."""
-    ((name, driver),) = crew.drivers.items() if len(crew.drivers) == 1 else ((node, None),)
-    if driver is None or node not in (name, driver.service.node):
+    names = [name for name, driver in crew.drivers.items() if node in (name, driver.service.node)]
+    if len(names) != 1 or len(crew.drivers) != 1:
         raise InputError(f"repair {node}: is not one node; it selects {', '.join(crew.drivers)}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +14,6 @@ from tests.fixtures_cluster import READY
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
 from tests.rollout.test_crash import kill_at
-from tests.rollout.test_story import _wait_for
 from tests.sim.node import build_id
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,6 +42,13 @@ def marks(fleet: SimFleet, name: str) -> dict[str, Any]:
     ours |= {key for key in node["metadata"].get("labels") or {} if key == names.RUN_LABEL}
     ours |= {taint["key"] for taint in node["spec"].get("taints") or () if names.DOMAIN in taint["key"]}
     return {"ours": ours, "cordoned": bool(node["spec"].get("unschedulable"))}
+
+
+def wait_for(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 240
+    while not true():
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.05)
 
 
 SERVES: dict[str, Any] = {"ours": set(), "cordoned": False}
@@ -137,8 +145,8 @@ def test_a_node_that_is_not_ready_after_a_reboot_is_mended_first_and_serves_once
     refused = fleet.apply("1.0", "-l", name, code=None)
     assert "its boot id is" in refused.out + refused.errors, "a rollout wants more proof"
     with fleet.start(*words(fleet, name)) as process:
-        _wait_for(lambda: "fleetdrv_toy" in node.loaded(), "the driver to be loaded")
-        _wait_for(lambda: node.started("keep"), "it to be verified")
+        wait_for(lambda: "fleetdrv_toy" in node.loaded(), "the driver to be loaded")
+        wait_for(lambda: node.started("keep"), "it to be verified")
         assert marks(fleet, name)["cordoned"], "verified, but not Ready: it must not serve yet"
         known = fleet.node(name)["status"]["nodeInfo"]
         fleet.report(name, {"conditions": READY, "nodeInfo": {**known, "bootID": node.boot_id}})

@@ -1,0 +1,46 @@
+"""The options that all commands share, and a command line with them as it is to be typed again. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that all commands share."""
+
+    inventory: str = ""
+    limit: str = ""
+    context: str = ""
+    json: bool = False
+    log_json: bool = False
+    no_cluster: bool = False
+    quiet: bool = False
+    yes: bool = False
+    reason: str = ""
+    upgrade: bool = False
+    metrics_file: str = ""
+    pushgateway: str = ""
+    ask_sudo_password: bool = False
+    sudo_password_file: str = ""
+
+
+def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
+    """Return the command line that shows one node's plan as this command was told to see it.
+
+    >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
+    "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
+    """
+    return f"{typed(options, verb, playbook)} --limit {shlex.quote(node)}"
+
+
+def typed(options: Options, *command: str) -> str:
+    """Return a command line with the options that say where everything is."""
+    words = ["fleetdrv", *command, "-i", options.inventory]
+    words += ["--context", options.context] if options.context else []
+    words += ["--no-cluster"] if options.no_cluster else []
+    words += ["--upgrade"] if options.upgrade else []
+    words += ["--ask-sudo-password"] if options.ask_sudo_password else []
+    words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
+    return shlex.join(words)
