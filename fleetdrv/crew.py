@@ -37,6 +37,7 @@ from fleetdrv.passwords import sudo_password
 from fleetdrv.records import RunRecord
 from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
+from fleetdrv.standing import is_out
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
@@ -272,7 +273,7 @@ def _out(node: Object, pool: str, label: str) -> Out:
     except NodeRefused:  # a damaged record: not known to be ours
         ours = False
     domain = str((node.get("metadata", {}).get("labels") or {}).get(label, ""))
-    return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
+    return Out(out=is_out(node), ours=ours, domain=domain)
 
 
 def _event(phase: str, text: str, level: Level = Level.PROGRESS) -> Event:

@@ -19,6 +19,7 @@ from fleetdrv.look import View
 from fleetdrv.proc import alive, this_process
 from fleetdrv.records import Course, RunRecord
 from fleetdrv.send import Lock
+from fleetdrv.standing import is_out
 
 
 @dataclass(slots=True)
@@ -150,5 +151,4 @@ def _out(crew: Crew) -> tuple[str, ...]:
     """Name the pool's nodes that take no pods now, whoever did it."""
     members = {host.node_name for host in crew.pool_hosts}
     nodes = crew.cluster.nodes() if crew.cluster else ()
-    away = (n for n in nodes if ownership.unschedulable(n) or not ownership.ready(n))
-    return tuple(sorted(name for name in map(ownership.name, away) if name in members))
+    return tuple(sorted(name for name in map(ownership.name, filter(is_out, nodes)) if name in members))

@@ -18,6 +18,8 @@ RUN_LABEL = f"{DOMAIN}/run"
 """Node label: id of the run that holds the node, so that `kubectl get nodes -L` shows it."""
 
 MAINTENANCE_TAINT = f"{DOMAIN}/maintenance"
+QUARANTINE_TAINT = f"{DOMAIN}/quarantine"
+"""Beside a hold: the machine itself is at fault, and takes no new pods until `release`."""
 HOLD_LABEL = f"{DOMAIN}/hold"
 """Node label: leave this node alone. Its value is a word or two of the reason."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from fleetdrv.built import dkms_names
+from fleetdrv.layers import Layer
 from fleetdrv.model import NodeFacts
 from fleetdrv.plan import Disruption, NodePlan, Outcome
 from fleetdrv.playbook import Driver, Playbook
@@ -63,6 +64,14 @@ def remedies(playbook: Playbook, facts: NodeFacts) -> Iterator[Step]:
     lacking = tuple(kernel for kernel in facts.kernels.bootable if kernel not in facts.headers)
     if builds and lacking:
         yield Step(program=HEADERS, argv=lacking, why=f"headers of {', '.join(lacking)}, to build drivers with")
+
+
+def broken_hardware(found: NodePlan) -> str:
+    """Say what is wrong with the machine itself; empty where nothing tells that it is.
+
+    A check that fails may have any cause; a device that is not there is none of the driver's.
+    """
+    return "; ".join(str(difference) for difference in found.differences if difference.layer is Layer.HARDWARE)
 
 
 def _disruption(playbook: Playbook, facts: NodeFacts) -> Disruption:

@@ -5,6 +5,9 @@ does not keep it from being mended (it stays, though), the rollout's canaries, w
 to wait, and what a rollout refuses to touch is mended first (remedies.py). What protects others holds as ever:
 Lease and token, identity, hold, neighbours, drain, and `max_unavailable` for a node that still serves.
 
+A machine that is itself at fault (a device of `requires_pci` is not there) is quarantined: held, and tainted with
+the reason. Nothing is installed on it again.
+
 The run is recorded on the Node alone: the record on the Lease is the rollout's, which goes on with it later.
 
 Which state? The playbook's, where one is given. Without one, what the node keeps as verified last
@@ -23,16 +26,22 @@ from pathlib import Path
 from fleetdrv import commands, files, inventory, kept, locked, ownership, recap, report, resolve, survey
 from fleetdrv.crew import Crew, Options, assemble, open_cluster
 from fleetdrv.effects import Effects
+from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, NotFound
 from fleetdrv.events import Event, Level
+from fleetdrv.holds import quarantine_patch
 from fleetdrv.inventory import Inventory
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.named import NamedNode
-from fleetdrv.records import Cordon
-from fleetdrv.remedies import Repair
+from fleetdrv.proc import this_process
+from fleetdrv.records import Cordon, Hold
+from fleetdrv.remedies import Repair, broken_hardware
+from fleetdrv.swap import swap_node
 from fleetdrv.teller import Teller
+from fleetdrv.timing import stamp
+from fleetdrv.turn import Debt, Owed, Verdict
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
@@ -113,6 +122,8 @@ def _mend(options: Options, crew: Crew, teller: Teller) -> tuple[Result, str]:
     run = survey.run_id(crew, None)
     with commands.watching(teller, crew):
         seen = crew.survey(run)
+    if broken := _quarantined(options, crew, run):
+        return broken, run
     if not survey.owes_something(seen):
         return survey.nothing_to_do(crew, seen), run
     views, limits = survey.views_of(crew, seen), commands.limits_of(crew)
@@ -123,3 +134,20 @@ def _mend(options: Options, crew: Crew, teller: Teller) -> tuple[Result, str]:
         teller(Event(node="", phase="run", text=f"{run}, journal {teller.keep(run)}"))
         with commands.watching(teller, crew, limits):
             return commands.roll(crew, seen, lock), run
+
+
+def _quarantined(options: Options, crew: Crew, run: str) -> Result | None:
+    """Take a machine that is at fault out of use; nothing is installed on it again, so the turn ends here."""
+    ((name, driver),) = crew.drivers.items()
+    why = broken_hardware(driver.view.plan) if driver.view else ""
+    if not why or (driver.view and driver.view.standing.held):
+        return None
+    remedy = "mend the machine, then the same command again"
+    if crew.cluster is not None:
+        node = driver.service.node
+        mine = Hold(who=str(this_process()), reason=f"{options.reason or 'hardware'}: {why}"[:500], since=stamp())
+        swap_node(crew.cluster, node, lambda seen: quarantine_patch(seen, mine))
+        driver.note(Owed(debt=Debt.NOTHING, verdict=Verdict.NOT_MENDABLE, why=why), run)
+        remedy = f"mend the machine, then: fleetdrv release {node}"
+        why += "; held, and tainted so that no new pod comes"
+    return Result(endings=(Ending(node=name, verdict=Verdict.NOT_MENDABLE, why=why, remedy=remedy),))

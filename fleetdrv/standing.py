@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleetdrv import names, ownership
+from fleetdrv import holds, names, ownership
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.records import Result
 from fleetdrv.turn import Grip
@@ -60,7 +60,7 @@ def standing_of(node: Object, pool: str) -> Standing:
         step=record.step if record else "",
         began=record.began if record else "",
         since=record.since if record else "",
-        out=ownership.unschedulable(node) or not ready,
+        out=is_out(node),
         ready=ready,
         reason=reason,
         held=owner.held or "",
@@ -68,6 +68,11 @@ def standing_of(node: Object, pool: str) -> Standing:
         machine_id=identity.machine_id,
         boot_id=identity.boot_id,
     )
+
+
+def is_out(node: Object) -> bool:
+    """Tell whether the node takes no new pods: cordoned, not Ready, or quarantined."""
+    return ownership.unschedulable(node) or not ownership.ready(node) or holds.quarantined(node)
 
 
 def last_result(node: Object) -> Result | None:

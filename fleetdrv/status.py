@@ -6,8 +6,8 @@ named as being in its way, and the pods of nodes that are being drained. No node
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -33,8 +33,7 @@ def status(options: Options, pool: str) -> ExitCode:
 
     A hold is on a node, whatever its pool: those of other pools are shown, too.
     """
-    with ExitStack() as stack:
-        cluster = open_cluster(stack, options, Effects())
+    with _cluster(options) as cluster:
         held = {name: lease for lease in cluster.leases() if (name := _pool(lease)) == pool or not pool}
         marked, kept = cluster.nodes(names.RUN_LABEL), cluster.nodes(names.HOLD_LABEL)
         marked = tuple(node for node in marked if not pool or _record_pool(node) == pool)
@@ -48,6 +47,12 @@ def status(options: Options, pool: str) -> ExitCode:
     else:
         print("\n".join(_lines(pools, out, held_nodes)))
     return ExitCode.DONE
+
+
+@contextmanager
+def _cluster(options: Options) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield open_cluster(stack, options, Effects())
 
 
 def _lines(
