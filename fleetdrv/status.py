@@ -139,7 +139,8 @@ def _pool_line(pool: Mapping[str, Any]) -> str:
 def _node(cluster: Cluster, node: Object, lease: Object | None) -> dict[str, Any]:
     owner, driven = ownership.state(node), _driven(lease)
     record, name = owner.record, ownership.name(node)
-    leaving = [p for p in cluster.pods_on(name) if p["metadata"].get("deletionTimestamp")] if record else []
+    draining = driven and record is not None and not record.touched
+    leaving = [p for p in cluster.pods_on(name) if p["metadata"].get("deletionTimestamp")] if draining else []
     return {
         "node": name,
         "owner": "out of service by fleetdrv" if owner.kind is Kind.OURS else owner.reason,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from fleetdrv import names
 from tests.fixtures_cluster import READY
@@ -219,3 +220,68 @@ def test_one_node_by_its_name_and_nothing_else(fleet: SimFleet) -> None:
         ended = repair(fleet, wrong, code=3)
         assert ended.errors.strip(), wrong
     assert fleet.lease() is None
+
+
+def test_without_a_playbook_the_node_comes_back_to_what_it_keeps_from_its_own_disk(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    node, before = fleet.nodes[name], fleet.end_state()[name]["node"]
+    compiled = node.compiled()
+    node.call(f"rmmod fleetdrv_toy; rm -r /var/lib/dkms/toy /usr/src/toy-1.0 /lib/modules/{node.kernel}/updates "
+              "/etc/modules-load.d/fleetdrv-toy.conf")
+    ended = fleet.fleetdrv("repair", name, "-i", str(fleet.inventory), "--yes", code=0)
+    assert "toy: back to 1.0, kept on the node" in ended.out
+    assert runs(fleet, name)
+    assert fleet.end_state()[name]["node"] == before
+    assert node.compiled() == compiled
+    assert marks(fleet, name) == SERVES
+
+
+def test_without_a_playbook_a_node_that_keeps_nothing_is_refused_with_the_way_on(fleet: SimFleet) -> None:
+    name = next(iter(fleet.nodes))
+    ended = fleet.fleetdrv("repair", name, "-i", str(fleet.inventory), "--yes", code=3)
+    assert f"fleetdrv repair {name} --playbook FILE" in ended.errors
+    assert fleet.lease() is None
+
+
+def test_a_machine_at_fault_is_quarantined_and_nothing_is_installed_on_it(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    book = yaml.safe_load(fleet.playbook("1.1").read_text())
+    book["drivers"][0]["requires_pci"] = ["dead:beef"]
+    path = fleet.folder / "broken.yaml"
+    path.write_text(yaml.safe_dump(book))
+    command = ("repair", name, "--playbook", str(path), "-i", str(fleet.inventory), "--yes")
+    ended = fleet.fleetdrv(*command, code=4)
+    assert f"fleetdrv release {name}" in ended.out
+    assert marks(fleet, name)["ours"] == {names.QUARANTINE_TAINT}
+    assert "PCI dead:beef" in fleet.fleetdrv("status", fleet.tag, code=0).out
+    assert runs(fleet, name, "1.0")
+    assert f"{name}: skipped: held (hardware" in fleet.fleetdrv(*command, code=0).out
+    fleet.fleetdrv("release", name, code=0)
+    assert marks(fleet, name) == SERVES
+
+
+def test_a_job_that_died_without_a_word_an_old_initramfs_and_a_lock_of_the_dead(fleet: SimFleet) -> None:
+    """Controller and job were killed in the outage; whatever the lock's text says, nobody holds it any more."""
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    node = fleet.nodes[name]
+    (node.folder / "carries").write_text("fleetdrv_toy.ko\n")
+    node.call(f"update-initramfs -u -k {node.kernel}; touch -d yesterday /boot/initrd.img-{node.kernel}")
+    (node.folder / "wait-modprobe").touch()
+    begun = node.started("outage")
+    with fleet.start("apply", str(fleet.playbook("1.1")), "-i", str(fleet.inventory), "--yes", "-l", name) as run:
+        wait_for(lambda: node.started("outage") - begun, "the outage job")
+        wait_for(lambda: "fleetdrv_toy" not in node.loaded(), "the old code to be unloaded")
+        run.kill()
+        run.communicate(timeout=240)
+    (started,) = node.started("outage") - begun
+    node.call(f"kill -9 {started.read_text().split()[1]}")
+    (node.folder / "wait-modprobe").unlink()
+    assert not (started.parent / "rc").exists(), "it left no word of its end"
+    ended = repair(fleet, name, "1.1")
+    assert f"{name}: changed" in ended.out
+    assert runs(fleet, name, "1.1")
+    assert marks(fleet, name) == SERVES
+    assert "converged" in repair(fleet, name, "1.1").out, "the initramfs is newer than the module"

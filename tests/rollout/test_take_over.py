@@ -189,3 +189,12 @@ def test_status_says_what_a_node_in_hand_waits_for(fleet: SimFleet) -> None:
     assert re.fullmatch(r"its job \S+\.outage\.1", out["waits_for"])
     assert (out["driven"], out["next"]) == (True, ""), "its controller is at it: nothing to type"
     assert document["pools"][0]["driver"].startswith("driven by ")
+
+
+def test_a_run_whose_playbook_is_gone_is_brought_back_to_what_the_node_keeps(halfway: SimFleet) -> None:
+    name = left(halfway)
+    (halfway.folder / "toy-1.1.yaml").unlink()
+    (halfway.folder / "toy-1.0.yaml").unlink()
+    halfway.fleetdrv("repair", name, "-i", str(halfway.inventory), "--yes", code=0)
+    assert runs(halfway, name, "1.0")
+    assert marks(halfway, name) == SERVES
