@@ -14,7 +14,6 @@ from fleetdrv import names
 from tests.fixtures_cluster import READY
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
-from tests.rollout.test_crash import kill_at
 from tests.sim.node import build_id
 
 pytestmark = pytest.mark.timeout(600)
@@ -62,32 +61,27 @@ def run_record(fleet: SimFleet) -> dict[str, Any]:
     return dict(json.loads(lease["metadata"]["annotations"][names.RUN_RECORD]))
 
 
-def test_a_module_that_somebody_unloaded_is_loaded_again_and_a_sound_node_left_alone(fleet: SimFleet) -> None:
+def test_what_differs_is_mended_on_that_node_alone(fleet: SimFleet) -> None:
     fleet.apply("1.0")
     name, other = fleet.nodes
-    fleet.nodes[name].call("rmmod fleetdrv_toy")
     before = run_record(fleet)
+    fleet.nodes[name].call("rmmod fleetdrv_toy")
     fleet.points.arm(-1, Moment.BEFORE)
-    ended = repair(fleet, name)
-    assert f"{name}: changed" in ended.out
-    assert runs(fleet, name)
-    assert marks(fleet, name) == SERVES
+    assert f"{name}: changed" in repair(fleet, name).out
+    assert (runs(fleet, name), marks(fleet, name)) == (True, SERVES)
     assert not [point for point in fleet.points.seen if point.target == other]
     assert run_record(fleet) == before, "the record on the Lease is the rollout's"
     fleet.points.arm(-1, Moment.BEFORE)
     assert f"{name}: converged" in repair(fleet, name).out
     assert fleet.writes() == []
 
-
-def test_other_code_than_on_disk_is_reloaded_under_cordon_and_drain(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
-    name, other = fleet.nodes
+    # other code than on disk: reloaded, under cordon and drain
+    assert fleet.pods() == [name, other]
     fleet.nodes[name].call("echo 0.9 >/sys/module/fleetdrv_toy/version; "
                            "echo 1234 >/sys/module/fleetdrv_toy/srcversion; "
                            "rm /sys/module/fleetdrv_toy/notes/.note.gnu.build-id")
     repair(fleet, name)
-    assert runs(fleet, name)
-    assert marks(fleet, name) == SERVES
+    assert (runs(fleet, name), marks(fleet, name)) == (True, SERVES)
     assert fleet.pods() == [other], "drained: loaded code was replaced"
 
 
@@ -97,42 +91,25 @@ def test_a_colleagues_cordon_does_not_keep_a_node_from_being_mended_and_stays(fl
     fleet.patch(name, {"spec": {"unschedulable": True}})
     fleet.nodes[name].call("rmmod fleetdrv_toy")
     assert f"{name}: skipped" in fleet.apply("1.0").out, "a rollout passes it by"
-    ended = repair(fleet, name)
-    assert f"{name}: changed" in ended.out
-    assert runs(fleet, name)
-    assert marks(fleet, name) == CORDONED
+    fleet.points.arm(-1, Moment.BEFORE)
+    assert f"{name}: changed" in repair(fleet, name).out
+    launch = [point.what for point in fleet.points.seen].index("launch outage")
+    assert (runs(fleet, name), marks(fleet, name)) == (True, CORDONED)
     managers = {entry["manager"] for entry in fleet.node(name)["metadata"]["managedFields"]
                 if "f:unschedulable" in entry["fieldsV1"].get("f:spec", {})}
     assert managers == {"kubectl-cordon"}, "it is still theirs"
 
-
-def test_killed_in_a_colleagues_cordon_the_same_command_finishes_and_leaves_it(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
-    name = next(iter(fleet.nodes))
-    fleet.patch(name, {"spec": {"unschedulable": True}})
-    fleet.nodes[name].call("rmmod fleetdrv_toy")
-    fleet.points.arm(-1, Moment.BEFORE)
-    command = words(fleet, name)
-    recorded = fleet.fleetdrv("plan", command[3], "-i", str(fleet.inventory), "-l", name)
-    assert recorded.code == 2
-    launch = [point.what for point in _points_of(fleet, command)].index("launch outage")
+    # killed under it, the same command finishes, and leaves it
     fleet.nodes[name].call("rmmod fleetdrv_toy")
     fleet.points.arm(launch, Moment.UNANSWERED)
-    with fleet.start(*command) as process:
+    with fleet.start(*words(fleet, name)) as process:
         fleet.points.victim = process.pid
         process.communicate(timeout=240)
     fleet.points.victim = 0
     assert marks(fleet, name)["ours"], "left out, with our marks"
     fleet.points.arm(-1, Moment.BEFORE)
     repair(fleet, name)
-    assert runs(fleet, name)
-    assert marks(fleet, name) == CORDONED
-
-
-def _points_of(fleet: SimFleet, command: tuple[str, ...]) -> list[Any]:
-    fleet.points.arm(-1, Moment.BEFORE)
-    fleet.fleetdrv(*command, code=0)
-    return list(fleet.points.seen)
+    assert (runs(fleet, name), marks(fleet, name)) == (True, CORDONED)
 
 
 def test_a_node_that_is_not_ready_after_a_reboot_is_mended_first_and_serves_once_it_is(fleet: SimFleet) -> None:
@@ -156,104 +133,68 @@ def test_a_node_that_is_not_ready_after_a_reboot_is_mended_first_and_serves_once
     assert runs(fleet, name)
     assert marks(fleet, name) == SERVES
 
-
-def test_a_clone_is_not_taken_for_a_node_that_is_not_ready(fleet: SimFleet) -> None:
-    name, other = fleet.nodes
+    # a clone must not be taken for its original
+    other = list(fleet.nodes)[1]
     known = fleet.node(other)["status"]["nodeInfo"]
-    fleet.report(other, {"nodeInfo": {**known, "machineID": fleet.nodes[name].machine_id}})
+    fleet.report(other, {"nodeInfo": {**known, "machineID": node.machine_id}})
     fleet.report(name, {"conditions": [{"type": "Ready", "status": "False"}]})
     ended = repair(fleet, name, code=3)
     assert f"Node {other} has the same one" in ended.errors + ended.out
     assert marks(fleet, name)["ours"] == set()
 
 
-def test_what_a_killed_apply_left_half_way_is_brought_to_its_end(fleet: SimFleet) -> None:
+def test_what_holds_rollouts_up_and_what_holds_a_repair_up(fleet: SimFleet) -> None:
+    for wrong in ("gpu", "*", f"{next(iter(fleet.nodes))},", "@failed", f"{fleet.tag}-n9"):
+        assert repair(fleet, wrong, code=3).errors.strip(), wrong
+    assert fleet.lease() is None, "one node by its name, and nothing else"
     fleet.apply("1.0")
-    fleet.snapshot()
-    fleet.points.arm(-1, Moment.BEFORE)
-    fleet.apply("1.1")
-    at = [point.what for point in fleet.points.seen].index("launch outage")
-    fleet.restore()
-    kill_at(fleet, at, Moment.UNANSWERED)
-    (left,) = (name for name in fleet.nodes if marks(fleet, name)["ours"])
-    record = run_record(fleet)
-    ended = repair(fleet, left, "1.1")
-    assert f"{left}: changed" in ended.out
-    assert runs(fleet, left, "1.1")
-    assert marks(fleet, left) == SERVES
-    assert run_record(fleet) == record
-    fleet.apply("1.1")
-    assert run_record(fleet)["id"] == record["id"], "the rollout goes on as the run that it was"
-    assert all(runs(fleet, name, "1.1") for name in fleet.nodes)
+    name, other = fleet.nodes
+    for node in fleet.nodes.values():
+        node.call("rmmod fleetdrv_toy")
 
+    # a hold is for every command
+    fleet.fleetdrv("hold", other, "--reason", "mine", code=0)
+    assert f"{other}: skipped: held (mine" in repair(fleet, other).out
+    assert "fleetdrv_toy" not in fleet.nodes[other].loaded()
+    fleet.fleetdrv("release", other, code=0)
 
-def test_a_paused_pool_lets_a_named_node_be_mended_and_a_held_node_stays_as_it_is(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
-    name, held = fleet.nodes
+    # a node that serves needs a slot, one that is out already needs none
+    fleet.patch(other, {"spec": {"unschedulable": True}})
+    assert "1 of 1 out of service" in repair(fleet, name, code=5).out
+    assert marks(fleet, name) == SERVES
+    repair(fleet, other)
+    assert (runs(fleet, other), marks(fleet, other)) == (True, CORDONED)
+    fleet.patch(other, {"spec": {"unschedulable": None}})
+
+    # a pause is for rollouts
     fleet.fleetdrv("pause", fleet.tag, "--reason", "mending by hand", code=0)
-    fleet.fleetdrv("hold", held, "--reason", "mine", code=0)
-    for each in fleet.nodes:
-        fleet.nodes[each].call("rmmod fleetdrv_toy")
     repair(fleet, name)
     assert runs(fleet, name)
-    assert f"{held}: skipped: held (mine" in repair(fleet, held).out
-    assert "fleetdrv_toy" not in fleet.nodes[held].loaded()
     assert "paused" in fleet.fleetdrv("status", fleet.tag, code=0).out
 
 
-def test_a_node_that_serves_waits_for_a_slot_and_one_that_is_out_needs_none(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
-    name, other = fleet.nodes
-    fleet.patch(other, {"spec": {"unschedulable": True}})
-    for each in fleet.nodes:
-        fleet.nodes[each].call("rmmod fleetdrv_toy")
-    ended = repair(fleet, name, code=5)
-    assert "1 of 1 out of service" in ended.out
-    assert marks(fleet, name) == SERVES
-    repair(fleet, other)
-    assert runs(fleet, other)
-    assert marks(fleet, other) == CORDONED
-
-
-def test_one_node_by_its_name_and_nothing_else(fleet: SimFleet) -> None:
-    for wrong in ("gpu", "*", f"{next(iter(fleet.nodes))},", "@failed", f"{fleet.tag}-n9"):
-        ended = repair(fleet, wrong, code=3)
-        assert ended.errors.strip(), wrong
-    assert fleet.lease() is None
-
-
 def test_without_a_playbook_the_node_comes_back_to_what_it_keeps_from_its_own_disk(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
     name = next(iter(fleet.nodes))
+    bare = ("repair", name, "-i", str(fleet.inventory), "--yes")
+    refused = fleet.fleetdrv(*bare, code=3)
+    assert f"fleetdrv repair {name} --playbook FILE" in refused.errors, "it keeps nothing yet"
+    fleet.apply("1.0")
     node, before = fleet.nodes[name], fleet.end_state()[name]["node"]
     compiled = node.compiled()
     node.call(f"rmmod fleetdrv_toy; rm -r /var/lib/dkms/toy /usr/src/toy-1.0 /lib/modules/{node.kernel}/updates "
               "/etc/modules-load.d/fleetdrv-toy.conf")
-    ended = fleet.fleetdrv("repair", name, "-i", str(fleet.inventory), "--yes", code=0)
-    assert "toy: back to 1.0, kept on the node" in ended.out
-    assert runs(fleet, name)
+    assert "toy: back to 1.0, kept on the node" in fleet.fleetdrv(*bare, code=0).out
+    assert (runs(fleet, name), marks(fleet, name)) == (True, SERVES)
     assert fleet.end_state()[name]["node"] == before
     assert node.compiled() == compiled
-    assert marks(fleet, name) == SERVES
 
-
-def test_without_a_playbook_a_node_that_keeps_nothing_is_refused_with_the_way_on(fleet: SimFleet) -> None:
-    name = next(iter(fleet.nodes))
-    ended = fleet.fleetdrv("repair", name, "-i", str(fleet.inventory), "--yes", code=3)
-    assert f"fleetdrv repair {name} --playbook FILE" in ended.errors
-    assert fleet.lease() is None
-
-
-def test_a_machine_at_fault_is_quarantined_and_nothing_is_installed_on_it(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
-    name = next(iter(fleet.nodes))
+    # a machine at fault is quarantined, and nothing is installed on it
     book = yaml.safe_load(fleet.playbook("1.1").read_text())
     book["drivers"][0]["requires_pci"] = ["dead:beef"]
     path = fleet.folder / "broken.yaml"
     path.write_text(yaml.safe_dump(book))
-    command = ("repair", name, "--playbook", str(path), "-i", str(fleet.inventory), "--yes")
-    ended = fleet.fleetdrv(*command, code=4)
-    assert f"fleetdrv release {name}" in ended.out
+    command = (*bare, "--playbook", str(path))
+    assert f"fleetdrv release {name}" in fleet.fleetdrv(*command, code=4).out
     assert marks(fleet, name)["ours"] == {names.QUARANTINE_TAINT}
     assert "PCI dead:beef" in fleet.fleetdrv("status", fleet.tag, code=0).out
     assert runs(fleet, name, "1.0")

@@ -15,7 +15,7 @@ import yaml
 
 from fleetdrv.api import Api
 from tests.rollout.sim_fleet import Ended, SimFleet
-from tests.rollout.test_repair import CORDONED, SERVES, marks, runs, wait_for
+from tests.rollout.test_repair import CORDONED, SERVES, marks, run_record, runs, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -80,36 +80,35 @@ def test_status_names_a_dead_controllers_node_and_the_commands_that_finish_it(ha
                      shown.out, re.MULTILINE)
     apply, repair = told(shown, "to finish it")
     assert told(shown, "to go on") == [apply]
+    record = run_record(halfway)
     typed(halfway, repair)
-    assert runs(halfway, name, "1.1")
-    assert marks(halfway, name) == SERVES
+    assert (runs(halfway, name, "1.1"), marks(halfway, name)) == (True, SERVES)
+    assert run_record(halfway) == record
     typed(halfway, apply)
+    assert run_record(halfway)["id"] == record["id"], "the rollout goes on as the run that it was"
     assert all(runs(halfway, each, "1.1") for each in halfway.nodes)
     assert "to " not in re.sub(r".*: nobody drives it.*", "", status(halfway).raw)
 
 
-def test_another_playbook_of_the_pool_and_a_limit_without_it(halfway: SimFleet) -> None:
+def test_another_playbook_a_rollback_a_limit_without_it_and_a_playbook_that_is_gone(halfway: SimFleet) -> None:
+    """Each ends at 1.0, from where the upgrade is begun and killed again."""
     name = left(halfway)
     other = next(node for node in halfway.nodes if node != name)
     ended = halfway.apply("1.0", "-l", other, code=None)
     assert name in ended.out.partition("left out of service by fleetdrv: ")[2], "named though it is not selected"
     assert marks(halfway, name)["ours"]
     halfway.apply("1.0")
-    assert all(runs(halfway, each, "1.0") for each in halfway.nodes)
-    assert marks(halfway, name) == SERVES
+    assert (runs(halfway, name), marks(halfway, name)) == (True, SERVES)
 
-
-def test_a_rollback_finishes_it_backwards(halfway: SimFleet) -> None:
-    name = left(halfway)
+    leave_halfway(halfway)
     halfway.fleetdrv("rollback", str(halfway.playbook("1.1")), "-i", str(halfway.inventory), "--yes", code=0)
-    assert runs(halfway, name, "1.0")
-    assert marks(halfway, name) == SERVES
+    assert (runs(halfway, name), marks(halfway, name)) == (True, SERVES)
 
-
-def test_cron_finishes_it(halfway: SimFleet) -> None:
-    book = str(halfway.playbook("1.1"))
-    halfway.fleetdrv("remediate", book, "-i", str(halfway.inventory), code=0)
-    assert all(runs(halfway, each, "1.1") for each in halfway.nodes)
+    leave_halfway(halfway)
+    for path in halfway.folder.glob("toy-*.yaml"):
+        path.unlink()
+    halfway.fleetdrv("repair", name, "-i", str(halfway.inventory), "--yes", code=0)
+    assert (runs(halfway, name), marks(halfway, name)) == (True, SERVES)
 
 
 def test_a_paused_or_aborted_run_whose_controller_is_gone(halfway: SimFleet) -> None:
@@ -144,7 +143,7 @@ def test_a_node_that_left_the_pool_is_found_and_finished_by_name(halfway: SimFle
     assert marks(halfway, name) == SERVES
 
 
-def test_marks_on_a_node_that_somebody_uncordoned(halfway: SimFleet) -> None:
+def test_marks_on_a_node_that_somebody_uncordoned_and_cron(halfway: SimFleet) -> None:
     name = left(halfway)
     halfway.patch(name, {"spec": {"unschedulable": None}}, manager="kubectl-uncordon")
     shown = status(halfway)
@@ -153,8 +152,13 @@ def test_marks_on_a_node_that_somebody_uncordoned(halfway: SimFleet) -> None:
     typed(halfway, apply, code=None)
     assert marks(halfway, name) == SERVES
 
+    halfway.apply("1.0")
+    leave_halfway(halfway)
+    halfway.fleetdrv("remediate", str(halfway.playbook("1.1")), "-i", str(halfway.inventory), code=0)
+    assert all(runs(halfway, each, "1.1") for each in halfway.nodes)
 
-def test_status_names_the_node_and_the_rule_that_hold_a_pool_up(fleet: SimFleet) -> None:
+
+def test_status_names_who_and_which_rule_hold_a_pool_up_and_what_a_node_in_hand_waits_for(fleet: SimFleet) -> None:
     fleet.apply("1.0")
     other = list(fleet.nodes)[1]
     fleet.patch(other, {"spec": {"unschedulable": True}})
@@ -172,8 +176,6 @@ def test_status_names_the_node_and_the_rule_that_hold_a_pool_up(fleet: SimFleet)
     typed(fleet, command)
     assert all(runs(fleet, each, "1.1") for each in fleet.nodes)
 
-
-def test_status_says_what_a_node_in_hand_waits_for(fleet: SimFleet) -> None:
     fleet.apply("1.0")
     name = next(iter(fleet.nodes))
     node = fleet.nodes[name]
@@ -189,12 +191,3 @@ def test_status_says_what_a_node_in_hand_waits_for(fleet: SimFleet) -> None:
     assert re.fullmatch(r"its job \S+\.outage\.1", out["waits_for"])
     assert (out["driven"], out["next"]) == (True, ""), "its controller is at it: nothing to type"
     assert document["pools"][0]["driver"].startswith("driven by ")
-
-
-def test_a_run_whose_playbook_is_gone_is_brought_back_to_what_the_node_keeps(halfway: SimFleet) -> None:
-    name = left(halfway)
-    (halfway.folder / "toy-1.1.yaml").unlink()
-    (halfway.folder / "toy-1.0.yaml").unlink()
-    halfway.fleetdrv("repair", name, "-i", str(halfway.inventory), "--yes", code=0)
-    assert runs(halfway, name, "1.0")
-    assert marks(halfway, name) == SERVES

@@ -59,8 +59,8 @@ def test_the_node_tells_what_it_keeps_and_who_drove_it(node: SimNode, archives: 
     driver = Toy(node, archives)
     driver.bring_to("1.0")
     driver.bring_to("1.1")
-    pool, good, end = told()
+    pool, good, former, end = told()
     assert pool[0] == "pool"
     assert good[:3] == ["good", "toy", "digest-1.1"]
     assert base64.b64decode(good[3]) == b'{"version": "1.1"}'
-    assert end == ["end"]
+    assert (former[0], end) == ("former", ["end"])
