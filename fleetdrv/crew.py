@@ -31,7 +31,7 @@ from fleetdrv.load import Loaded
 from fleetdrv.model import Host
 from fleetdrv.options import Options as Options
 from fleetdrv.options import plan_command as plan_command
-from fleetdrv.options import typed
+from fleetdrv.options import same_again, typed
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
 from fleetdrv.records import RunRecord
@@ -239,7 +239,7 @@ def assemble(
             hooks=hooks,
             away=lines.away,
             again=(
-                typed(options, "rollback" if back else "apply", playbook),
+                same_again(options, "rollback" if back else "apply", playbook),
                 typed(replace(options, upgrade=False), "repair", "NODE", "--playbook", playbook),
             ),
         )

@@ -140,9 +140,10 @@ def close(crew: Crew, lock: Lock, result: Result, say: Say) -> None:
     """
     continued = ("paused by ", "interrupted", f"pool {lock.record.pool}: the lock ")
     if not result.stopped.startswith(continued):
-        with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
+        with suppress(FleetdrvError):  # for people only
             if isinstance(lock, _LeaseLock) and result.stopped:
                 lock.course = replace(lock.course, out=_out(crew))
+        with suppress(FleetdrvError):  # else the next command finds it unfinished, and nothing to do
             lock.save(replace(lock.record, finished=not result.goes_on, reason=result.stopped))
     selection.note(lock.record, say)
 

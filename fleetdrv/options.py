@@ -35,6 +35,16 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
     return f"{typed(options, verb, playbook)} --limit {shlex.quote(node)}"
 
 
+def same_again(options: Options, verb: str, playbook: str) -> str:
+    """Return the command line that goes on with what this command does, for the same hosts.
+
+    >>> same_again(Options(inventory="i", limit="gpu:!n1"), "apply", "gpu.yaml")
+    "fleetdrv apply gpu.yaml -i i --limit 'gpu:!n1'"
+    """
+    limit = f" --limit {shlex.quote(options.limit)}" if options.limit else ""
+    return typed(options, verb, playbook) + limit
+
+
 def typed(options: Options, *command: str) -> str:
     """Return a command line with the options that say where everything is."""
     words = ["fleetdrv", *command, "-i", options.inventory]

@@ -14,6 +14,7 @@ from fleetdrv.records import Course, Result, RunRecord, moment
 _APPLY = "the same apply command again"
 _REPAIR = "fleetdrv repair NODE --playbook PLAYBOOK -i INVENTORY"
 _SHOWN = 3
+SERVES = "in service again"
 
 
 def driver(lease: Object, now: datetime, *, alive: bool | None) -> str:
@@ -67,7 +68,7 @@ def stands(node: Object | None) -> str:
         return owner.reason
     if not ownership.ready(node):
         return f"not Ready: {_not_ready(node)}"
-    return "; ".join(filter(None, ("in service again", _last(node))))
+    return "; ".join(filter(None, (SERVES, _last(node))))
 
 
 def _not_ready(node: Object) -> str:

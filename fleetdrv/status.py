@@ -63,7 +63,9 @@ def _lines(
         for said, nodes in alike(one["blocked_by"]):
             yield f"  {one['rule'] or 'blocked'}: {fold(nodes)}: {said}"
         if one["next"]:
-            yield f"  to go on: {one['next']}"
+            away = [name for name, said in one["blocked_by"].items() if not said.startswith(standstill.SERVES)]
+            once = f", once {fold(away)} serves again" if away and one["rule"] == "max_unavailable" else ""
+            yield f"  to go on{once}: {one['next']}"
     # What to type names the node: nodes that stand alike share the line above it.
     for said, nodes in alike({node["node"]: _node_words(node) for node in out}):
         yield f"  {fold(nodes)}: {said}"

@@ -16,7 +16,7 @@ from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
 from tests.sim.node import build_id
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def words(fleet: SimFleet, name: str, version: str = "1.0") -> tuple[str, ...]:

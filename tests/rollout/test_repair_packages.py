@@ -12,7 +12,7 @@ from tests.rollout.test_packages import AptFleet, fleet, key  # noqa: F401  # fi
 from tests.rollout.test_repair import SERVES, marks
 from tests.sim.debian import DebianNode
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 _POSTINST = "#!/bin/sh\nset -e\n[ ! -e /var/lib/power-is-cut ] || kill -9 $PPID\n"
 

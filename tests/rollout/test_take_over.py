@@ -17,7 +17,7 @@ from fleetdrv.api import Api
 from tests.rollout.sim_fleet import Ended, SimFleet
 from tests.rollout.test_repair import CORDONED, SERVES, marks, run_record, runs, wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def status(fleet: SimFleet) -> Ended:
 
 def told(ended: Ended, what: str) -> list[str]:
     """Return the commands that status prints after these words."""
-    (line,) = re.findall(rf"^ +{what}: (.*)$", ended.raw, re.MULTILINE)
+    (line,) = re.findall(rf"^ +{what}(?:, once \S+ serves again)?: (.*)$", ended.raw, re.MULTILINE)
     return [part.removeprefix("or this node alone: ") for part in line.split("; ")]
 
 
@@ -166,6 +166,7 @@ def test_status_names_who_and_which_rule_hold_a_pool_up_and_what_a_node_in_hand_
     shown = status(fleet)
     assert re.search(rf"^  max_unavailable: {other}: cordoned by somebody else \(by kubectl-cordon, ",
                      shown.out, re.MULTILINE)
+    assert f"to go on, once {other} serves again: fleetdrv apply " in shown.out
     document = fleet.fleetdrv("status", fleet.tag, "--json", code=0).json
     assert list(document["pools"][0]["blocked_by"]) == [other]
     assert document["pools"][0]["rule"] == "max_unavailable"

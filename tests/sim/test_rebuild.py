@@ -12,7 +12,7 @@ from tests.sim.job import Step
 from tests.sim.node import SimNode
 from tests.sim.toy import Toy
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def step(node: SimNode, version: str = "1.0") -> Step:
