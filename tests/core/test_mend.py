@@ -145,6 +145,8 @@ def test_nobody_elses_node_is_mended(grip: Grip) -> None:
 
 def test_a_hold_under_way_ends_it_and_a_rollback_that_ran_is_judged() -> None:
     assert owed(after(REMEDY, done(), held="by ann")).debt is Debt.LEAVE_OUT
+    stuck = a_refusal(Outcome.INCOMPATIBLE)
+    assert owed(after(stuck, done(), held="by ann", has_good=True)).debt is Debt.LEAVE_OUT, "a rollback is a step"
     back = (done(79), done(phase=Phase.ROLLBACK))
     assert owed(after(REMEDY, *back, has_good=True, good_again=True)).debt is Debt.RETURN_ROLLED_BACK
     assert owed(after(REMEDY, *back, has_good=True)).debt is Debt.LEAVE_OUT
