@@ -117,12 +117,17 @@ class AnnouncedNode(KubernetesNode):
 
 
 def service_of(
-    host: Host, herald: Herald | None, loaded: Loaded, counting: Counting, reason: str
+    host: Host,
+    herald: Herald | None,
+    loaded: Loaded,
+    counting: Counting,
+    reason: str,
+    kind: type[AnnouncedNode] = AnnouncedNode,
 ) -> Service:
     """Return a host's place in the cluster, or what stands for it without one."""
     if herald is None:
         return LoneHost(host.node_name)
-    return AnnouncedNode(
+    return kind(
         herald=herald,
         cluster=herald.cluster,
         node=host.node_name,

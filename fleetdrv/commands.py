@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fleetdrv import journals, locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
-from fleetdrv.crew import Crew, Options, assemble, command_line
+from fleetdrv.crew import Crew, assemble
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
@@ -17,6 +17,7 @@ from fleetdrv.exporter import Told, reported
 from fleetdrv.fleet import Fleet
 from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
+from fleetdrv.options import Options, same_again
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts, this_process
 from fleetdrv.records import RunRecord
@@ -28,14 +29,14 @@ from fleetdrv.timing import utc_now
 
 def plan(options: Options, playbook: str) -> ExitCode:
     """Look, decide, print. Writes nothing anywhere."""
-    with _telling(options) as teller, assemble(options, playbook, teller) as crew:
-        with _watching(teller, crew):
+    with telling_as(options) as teller, assemble(options, playbook, teller) as crew:
+        with watching(teller, crew):
             _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
         # A left-over of ours is owed its way back, though its driver may be as wanted.
         owes = ExitCode.CHANGES if survey.owes_something(seen) else ExitCode.DONE
         code = worst(owes, *(_plan_code(view) for view in views.values()))
-        limits = _limits(crew)
+        limits = limits_of(crew)
         if options.json:
             nodes = {name: report.view_json(view) for name, view in views.items()}
             versions = resolve.shown(crew.versions.pins)
@@ -54,7 +55,7 @@ def plan(options: Options, playbook: str) -> ExitCode:
 def drift(options: Options, playbook: str) -> ExitCode:
     """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
     with _at_work("drift", options, playbook) as (teller, told, crew):
-        with _watching(teller, crew):
+        with watching(teller, crew):
             _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
         code = told.ended(worst(ExitCode.DONE, *map(_drift_code, views.values())), survey.unseen_endings(seen))
@@ -89,21 +90,21 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
         if stop_after and not crew.loaded.playbook.rollout.canary:
             raise InputError(f"--stop-after canary: {playbook} has no canary; set rollout.canary")
         record = crew.record()
-        with _watching(teller, crew):
+        with watching(teller, crew):
             run, seen = survey.survey(crew, record)
         views = survey.views_of(crew, seen)
-        limits = _limits(crew)
+        limits = limits_of(crew)
         if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
             result = survey.nothing_to_do(crew, seen)
             return told.ended(recap.conclude(command, options, crew, result), result.endings)
         if not options.json and not options.quiet:
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
-        _confirm(options)
+        confirm(options)
         with locked.locked(crew, views, run, record) as lock:
             begin_journal(teller, command, options, crew, run, limits)
-            with _watching(teller, crew, limits):
-                result = _roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
-            locked.close(lock, result, teller)
+            with watching(teller, crew, limits):
+                result = roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
+            locked.close(crew, lock, result, teller)
             teller(recap.over(crew, result))
         return told.ended(recap.conclude(command, options, crew, result, run), result.endings)
 
@@ -117,7 +118,7 @@ def remediate(options: Options, playbook: str) -> ExitCode:
             locked.demand_free(crew)
             record = crew.record()
             _demand_not_undone(crew, record)
-            with _watching(teller, crew):
+            with watching(teller, crew):
                 run, seen = survey.survey(crew, record)
             result = _mend(options, crew, run, record, seen, teller)
         except Taken as error:
@@ -146,24 +147,30 @@ def _mend(
 ) -> Result:
     if not survey.owes_something(seen) and not survey.soaks(seen, record, run):
         return survey.nothing_to_do(crew, seen)
-    limits = _limits(crew)
+    limits = limits_of(crew)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
         begin_journal(teller, "remediate", options, crew, run, limits)
-        with _watching(teller, crew, limits):
-            result = _roll(crew, seen, lock)
-        locked.close(lock, result, teller)
+        with watching(teller, crew, limits):
+            result = roll(crew, seen, lock)
+        locked.close(crew, lock, result, teller)
         teller(recap.over(crew, result))
     return result
 
 
 def begin_journal(
-    teller: Teller, command: str, options: Options, crew: Crew, run: str, limits: Mapping[str, int | str]
+    teller: Teller,
+    command: str,
+    options: Options,
+    crew: Crew,
+    run: str,
+    limits: Mapping[str, int | str],
+    again: str = "",
 ) -> None:
-    """Open the journal of a run, or go on with it, and say what the run is."""
+    """Open the journal of a run, or go on with it, and say what the run is; `again`: how it is typed, if otherwise."""
     book, path = crew.loaded.playbook, str(crew.loaded.path)
     data = {
         "command": command,
-        "again": command_line(options, path, command),
+        "again": again or same_again(options, command, path),
         "playbook": {"name": book.name, "path": path, "digest": crew.digest},
         "pool": crew.pool_name,
         "nodes": len(crew.drivers),
@@ -182,7 +189,7 @@ def _at_work(
 ) -> Iterator[tuple[Teller, Told, Crew]]:
     """Have all that a command works with, and its metrics told however it ends."""
     with (
-        _telling(options) as teller,
+        telling_as(options) as teller,
         reported(command, options, playbook, teller) as told,
         assemble(options, playbook, teller, cron=cron, back=back) as crew,
         told.watching(crew),
@@ -190,25 +197,25 @@ def _at_work(
         yield teller, told, crew
 
 
-def _telling(options: Options) -> AbstractContextManager[Teller]:
+def telling_as(options: Options) -> AbstractContextManager[Teller]:
     return telling(quiet=options.quiet, log_json=options.log_json)
 
 
-def _watching(
+def watching(
     teller: Teller, crew: Crew, limits: Mapping[str, int | str] | None = None
 ) -> AbstractContextManager[None]:
     limit = (limits or {}).get("max_unavailable")
     return teller.watching(crew.loaded.playbook.name, len(crew.drivers), None if limit is None else int(limit))
 
 
-def _limits(crew: Crew) -> dict[str, int | str]:
+def limits_of(crew: Crew) -> dict[str, int | str]:
     policy = crew.loaded.playbook.rollout
     bounds = slots.limits(policy, crew.pool()[0])
     room = windows.room(policy.windows, utc_now())
     return {**bounds, "maintenance_window": str(room)} if room else {**bounds}
 
 
-def _roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False) -> Result:
+def roll(crew: Crew, seen: Seen, lock: Lock, *, stop_after_canary: bool = False) -> Result:
     with interrupts() as interrupted:
         try:
             crew.hooks.before("before_run", run=lock.run)
@@ -253,7 +260,7 @@ def _plan_words(views: Mapping[str, View | str]) -> str:
     return f"{changes} to change, {converged} converged{others}"
 
 
-def _confirm(options: Options) -> None:
+def confirm(options: Options) -> None:
     """Ask on a terminal; cron has none, and asked by calling."""
     if options.yes or options.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return

@@ -6,16 +6,15 @@ cluster, then SSH.
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from fleetdrv import completing, files, inventory, names, ownership
+from fleetdrv import completing, files, names, ownership
 from fleetdrv import lease as leases
-from fleetdrv.announce import Herald, service_of
+from fleetdrv.announce import AnnouncedNode, Herald, service_of
 from fleetdrv.attempts import Counting
 from fleetdrv.buildcache import BuildCache, default_folder
 from fleetdrv.buildonce import Builds
@@ -25,40 +24,23 @@ from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
+from fleetdrv.inventory import Inventory
 from fleetdrv.kubectl import Proxy
 from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
+from fleetdrv.options import Options, inventory_words, same_again, typed
+from fleetdrv.options import plan_command as plan_command
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
 from fleetdrv.records import RunRecord
 from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
+from fleetdrv.standing import is_out
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
 _UPGRADE = "+upgrade"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options that all commands share."""
-
-    inventory: str = ""
-    """What `-i` named; several, one a line, of which the later ones win."""
-    limit: str = ""
-    context: str = ""
-    json: bool = False
-    log_json: bool = False
-    no_cluster: bool = False
-    quiet: bool = False
-    yes: bool = False
-    reason: str = ""
-    upgrade: bool = False
-    metrics_file: str = ""
-    pushgateway: str = ""
-    ask_sudo_password: bool = False
-    sudo_password_file: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,6 +56,8 @@ class Crew:
     hooks: Caller = field(default_factory=Caller)
     versions: Versions = field(default_factory=Versions)
     away: Callable[[], str] = str  # says which way to nodes is gone for now
+    again: tuple[str, str] = ("", "")
+    """The command that goes on with the run, and the one that repairs NODE."""
 
     @property
     def digest(self) -> str:
@@ -176,16 +160,24 @@ class Crew:
 
 @contextmanager
 def assemble(
-    options: Options, playbook: str, say: Say, *, cron: bool = False, back: bool = False
+    options: Options,
+    playbook: str,
+    say: Say,
+    *,
+    cron: bool = False,
+    back: bool = False,
+    repair: type[AnnouncedNode] | None = None,
+    read: tuple[Loaded, Inventory] | None = None,
 ) -> Iterator[Crew]:
     """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
 
-    `cron`: nodes are tried as often as the playbook's `remediate` allows, not because a human wants it now.
-    `back`: the playbook is to be undone.
+    `cron`: nodes are tried as often as `remediate` allows, not because a human wants it now. `back`: the playbook
+    is to be undone. `repair`: remedies come before the plan, and Nodes are of this kind. `read`: what files said.
     """
-    loaded, everything = files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
-    loaded = replace(loaded, back=back)
-    book, last = loaded.playbook, inventory.words(options.inventory)[-1]
+    read = read or files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
+    loaded, everything = read
+    loaded = loaded.for_one_node() if repair else replace(loaded, back=back)
+    book, last = loaded.playbook, inventory_words(options.inventory)[-1]
     completing.remember(last, everything.hosts.values(), book.pool_name)
     selection = Selection(
         everything=everything,
@@ -219,7 +211,7 @@ def assemble(
         cache = BuildCache(folder=default_folder(), note=lambda text: say(_event("builds", text, Level.WARNING)))
         drivers, shared = {}, Builds(cache=cache)
         for host in chosen:
-            service = service_of(host, herald, loaded, counting, options.reason)
+            service = service_of(host, herald, loaded, counting, options.reason, repair or AnnouncedNode)
             drivers[host.name] = NodeDriver(
                 name=host.name,
                 line=lines.to(host),
@@ -231,7 +223,9 @@ def assemble(
                 versions=versions,
                 builds=shared,
                 effects=effects,
-                plan_again=plan_command(options, playbook, host.name, "rollback" if back else "plan"),
+                plan_again=typed(options, "repair", host.name, *(("--playbook", playbook) if playbook else ()))
+                if repair
+                else plan_command(options, playbook, host.name, "rollback" if back else "plan"),
             )
         yield Crew(
             loaded=loaded,
@@ -243,30 +237,16 @@ def assemble(
             versions=versions,
             hooks=hooks,
             away=lines.away,
+            again=(
+                same_again(options, "rollback" if back else "apply", playbook),
+                typed(replace(options, upgrade=False), "repair", "NODE", "--playbook", playbook),
+            ),
         )
 
 
 def _caller(loaded: Loaded, say: Say) -> Caller:
     about = {"pool": loaded.playbook.pool_name, "playbook": loaded.playbook.name}
     return Caller(hooks=loaded.playbook.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
-
-
-def plan_command(options: Options, playbook: str, node: str, verb: str = "plan") -> str:
-    """Return the command line that shows one node's plan as this command was told to see it.
-
-    >>> plan_command(Options(inventory="my hosts.yaml", context="lab"), "gpu.yaml", "n1")
-    "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --limit n1"
-    """
-    return command_line(replace(options, limit=node), playbook, verb)
-
-
-def command_line(options: Options, playbook: str, verb: str) -> str:
-    """Return the command line of another command with the same files, the same cluster and the same way in."""
-    words = ["fleetdrv", verb, playbook, *inventory.words(options.inventory)]
-    for name in ("context", "no_cluster", "upgrade", "ask_sudo_password", "sudo_password_file", "limit"):
-        flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
-        words += [flag] if value is True else [flag, value] if value else []
-    return shlex.join(words)
 
 
 def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:
@@ -292,7 +272,7 @@ def _out(node: Object, pool: str, label: str) -> Out:
     except NodeRefused:  # a damaged record: not known to be ours
         ours = False
     domain = str((node.get("metadata", {}).get("labels") or {}).get(label, ""))
-    return Out(out=ownership.unschedulable(node) or not ownership.ready(node), ours=ours, domain=domain)
+    return Out(out=is_out(node), ours=ours, domain=domain)
 
 
 def _event(phase: str, text: str, level: Level = Level.PROGRESS) -> Event:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetdrv import bundle, ownership, parse, report
-from fleetdrv.crew import Options, open_cluster
+from fleetdrv.crew import open_cluster
 from fleetdrv.effects import Effects
 from fleetdrv.entries import found_json
 from fleetdrv.errors import ClusterError, ExitCode, InputError, NodeError
@@ -21,6 +21,7 @@ from fleetdrv.joblogs import host_named, line_to
 from fleetdrv.lines import clean, plural
 from fleetdrv.look import PROBE_SECONDS, ask
 from fleetdrv.model import Host, NodeFacts
+from fleetdrv.options import Options
 from fleetdrv.redact import redact, secrets_in
 from fleetdrv.secret import hide
 

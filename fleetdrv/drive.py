@@ -23,13 +23,14 @@ from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
 from fleetdrv.look import View, judge, look
+from fleetdrv.mend import owed
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase, last_job
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
 from fleetdrv.sharing import Build, builds
 from fleetdrv.timing import Stopwatch, stamp
-from fleetdrv.turn import Debt, Grip, Owed, Verdict, owed
+from fleetdrv.turn import Debt, Grip, Owed, Verdict
 from fleetdrv.versions import Versions
 
 MAX_ROUNDS = 24
@@ -73,9 +74,8 @@ class NodeDriver:
     _outage: Outage = field(init=False)
 
     def __post_init__(self) -> None:
-        pool = self.loaded.playbook.pool_name
         self.stopwatch = Stopwatch(self.now)
-        self._jobs = Sender(line=self.line, pool=pool, now=self.now, tell=self._tell)
+        self._jobs = Sender(line=self.line, pool=self.loaded.playbook.pool_name, now=self.now, tell=self._tell)
         self._causes = causes.Causes(self._jobs.ends)
         self._outage = Outage(
             service=self.service,
@@ -91,11 +91,11 @@ class NodeDriver:
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        book, back = self.loaded.playbook, self.loaded.back
+        book, back, repair = self.loaded.playbook, self.loaded.back, self.loaded.repair
         self._tell("look", "", Level.DETAIL)
         try:
             standing = self.service.standing()
-            self.view = look(self.line, book, self.versions, standing, run, back=back)
+            self.view = look(self.line, book, self.versions, standing, run, back=back, repair=repair)
         finally:
             self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
@@ -113,9 +113,9 @@ class NodeDriver:
 
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
-        seen = self._seen
-        book, back = self.loaded.playbook, self.loaded.back
-        self.view = judge(book, self.versions, seen.facts, seen.good, seen.standing, run, back=back)
+        seen, told = self._seen, self.loaded
+        known = (seen.facts, seen.good, seen.standing)
+        self.view = judge(told.playbook, self.versions, *known, run, back=told.back, repair=told.repair)
         self._due = self._owed(self.view, run)
         return self._due
 
@@ -271,8 +271,7 @@ class NodeDriver:
 
     def _builds(self, stages: Collection[str]) -> list[Build]:
         """Return the builds that trial builds with these keys make."""
-        made = builds(self._seen.wanted, self._seen.facts)
-        return [build for build in made if build.stage in stages]
+        return [build for build in builds(self._seen.wanted, self._seen.facts) if build.stage in stages]
 
     @property
     def _seen(self) -> View:
@@ -293,10 +292,8 @@ def _named(seen: View) -> set[str]:
 
 _CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})
 
-
 _PHASES = frozenset({"stage", "cordon", "drain", "outage", "rollback", "keep", "return"})
 """What is told with one of these words begins that phase; what is told with another goes on within it."""
-
 
 _OF_THE_HOLDER = {Debt.ROLLBACK, Debt.FINISH, Debt.RETURN, Debt.RETURN_ROLLED_BACK, Debt.LEAVE_OUT}
 """Debts of a node that is out; an outage takes it over by itself."""

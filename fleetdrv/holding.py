@@ -20,7 +20,7 @@ from fleetdrv.errors import ClusterAway, ClusterError, Conflict, NotFound, Refus
 from fleetdrv.lease import Claim, Holder, Orders
 from fleetdrv.ownership import Object
 from fleetdrv.proc import alive
-from fleetdrv.records import Order, RunRecord
+from fleetdrv.records import Course, Order, RunRecord
 from fleetdrv.timing import Timing
 
 _TRIES = 6
@@ -172,10 +172,11 @@ class Held:
             self._read()
         return self.orders
 
-    def update_record(self, record: RunRecord) -> None:
+    def update_record(self, record: RunRecord, course: Course | None = None) -> None:
         """Write the run's record, as a renewal. Raises Stopped where the Lease is lost, or ClusterAway."""
+        also = {names.COURSE: course.to_json()} if course else {}
         with self._lock:
-            self._write({names.RUN_RECORD: record.to_json()})
+            self._write({names.RUN_RECORD: record.to_json(), **also})
 
     def renew(self) -> bool:
         """Renew once; False where that did not work, for whatever reason (see `why_not` for how bad)."""

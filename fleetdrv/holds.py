@@ -68,9 +68,35 @@ def release_patch(node: Mapping[str, Any]) -> dict[str, Any] | None:
             f"{_name(node)}: is held ({names.HOLD_LABEL}={label}), but not by `fleetdrv hold`; whoever set the "
             f"label takes it off: kubectl label node {_name(node)} {names.HOLD_LABEL}-"
         )
-    if label is None and hold is None:
+    if label is None and hold is None and not quarantined(node):
         return None
-    return {"metadata": {"labels": {names.HOLD_LABEL: None}, "annotations": {names.HOLD: None}}}
+    patch: dict[str, Any] = {"metadata": {"labels": {names.HOLD_LABEL: None}, "annotations": {names.HOLD: None}}}
+    return {**patch, "spec": {"taints": _other_taints(node) or None}} if quarantined(node) else patch
+
+
+def quarantine_patch(node: Mapping[str, Any], hold: Hold) -> dict[str, Any] | None:
+    """Hold the node, and have it take no new pods, because the machine is at fault. None: it is so.
+
+    Somebody's hold that is there stays as it is. Whose cordon it has, if any, is as before.
+    """
+    patch = hold_patch(node, hold) if _label(node) is None else None
+    if quarantined(node):
+        return patch
+    taint = {"key": names.QUARANTINE_TAINT, "value": value(hold.reason), "effect": "NoSchedule"}
+    return {**(patch or {}), "spec": {"taints": [*_other_taints(node), taint]}}
+
+
+def quarantined(node: Mapping[str, Any]) -> bool:
+    """Tell whether a quarantine keeps pods off."""
+    return len(_other_taints(node)) < len(_taints(node))
+
+
+def _taints(node: Mapping[str, Any]) -> list[Any]:
+    return list(node.get("spec", {}).get("taints") or ())
+
+
+def _other_taints(node: Mapping[str, Any]) -> list[Any]:
+    return [taint for taint in _taints(node) if taint.get("key") != names.QUARANTINE_TAINT]
 
 
 def _label(node: Mapping[str, Any]) -> str | None:

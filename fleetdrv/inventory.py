@@ -23,6 +23,7 @@ from fleetdrv.errors import InputError
 from fleetdrv.groups import UNGROUPED, Groups
 from fleetdrv.inventory_vars import VarsFiles
 from fleetdrv.model import Host
+from fleetdrv.options import SEPARATOR
 
 _YAML = (".yaml", ".yml", ".json")
 _IGNORED_NAMES = ("host_vars", "group_vars", "vars_plugins")
@@ -31,9 +32,6 @@ _IGNORED_ENDS = (
     *(".orig", ".cfg", ".retry"),
 )
 _MOST_DEPTH = 16
-SEPARATOR = "\n"
-"""Stands between several sources; no name of a file that people use has one."""
-
 Note = Callable[[str], None]
 
 
@@ -87,15 +85,6 @@ def read(source: Path | str, note: Note = _silent) -> Inventory:
     hosts = groups.hosts(files.group, files.host)
     refuse_shared_nodes(str(path), hosts.values())
     return Inventory(hosts, path, members=groups.members)
-
-
-def words(source: str) -> tuple[str, ...]:
-    """Return the words of a command line that name the same.
-
-    >>> words("a.yaml"), words("a.yaml\\nb.ini")
-    (('-i', 'a.yaml'), ('-i', 'a.yaml', '-i', 'b.ini'))
-    """
-    return tuple(word for each in source.split(SEPARATOR) for word in ("-i", each))
 
 
 def absolute(source: str) -> str:

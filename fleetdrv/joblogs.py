@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from fleetdrv import everyone, inventory, journals, report
-from fleetdrv.crew import Options
+from fleetdrv import everyone, journals, report
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError, Permanent
 from fleetdrv.follow import Follower, Line, Lines
@@ -20,6 +19,7 @@ from fleetdrv.line import NodeLine
 from fleetdrv.lines import clean
 from fleetdrv.look import ask
 from fleetdrv.model import Host
+from fleetdrv.options import Options, inventory_words
 from fleetdrv.passwords import sudo_password
 from fleetdrv.proc import interruptible
 from fleetdrv.secret import hide
@@ -88,7 +88,7 @@ def attach(options: Options, node: str) -> ExitCode:
         kept = _list(line)
         running = [job for job in kept if job.state == "running"]
         if not running:
-            again = shlex.join(inventory.words(options.inventory))
+            again = shlex.join(inventory_words(options.inventory))
             last = f"; the last was {kept[-1]}: fleetdrv logs {kept[-1].run} {node} {again}"
             print(f"{node}: no job runs there now{last if kept else ''}")
             return ExitCode.DONE
@@ -131,7 +131,7 @@ def host_named(options: Options, node: str) -> Host:
     if not found:
         close = get_close_matches(node, [host.name for host in hosts], 3)
         near = ", ".join(close) or f"none is named like it, of {len(hosts)}"
-        raise InputError(f"{', '.join(inventory.words(options.inventory)[1::2])}: no host {node}; near: {near}")
+        raise InputError(f"{', '.join(inventory_words(options.inventory)[1::2])}: no host {node}; near: {near}")
     return found[0]
 
 

@@ -15,8 +15,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 from fleetdrv import names
+from fleetdrv.errors import Refused
 from fleetdrv.ownership import Object
-from fleetdrv.records import Order, RunRecord
+from fleetdrv.records import Course, Order, RunRecord
 
 _HOLDER = re.compile(
     r"(?P<user>.*)@(?P<host>\S*) boot=(?P<boot>\S*) pidns=(?P<pid_namespace>\d+) "
@@ -184,6 +185,15 @@ def run_record(lease: Object | None) -> RunRecord | None:
     """Return the pool's run record; raises Refused for one of a newer schema."""
     text = annotation(lease, names.RUN_RECORD)
     return None if text is None else RunRecord.from_json(text, _where(lease, names.RUN_RECORD))
+
+
+def course(lease: Object | None) -> Course | None:
+    """Return how the last run is gone on with; None where nothing says so that can be read."""
+    text = annotation(lease, names.COURSE)
+    try:
+        return None if text is None else Course.from_json(text, _where(lease, names.COURSE))
+    except Refused:  # for people only: no reason to refuse anything
+        return None
 
 
 def orders(lease: Object | None) -> Orders:

@@ -11,7 +11,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from fleetdrv import dkmsconf, faults, yamlfile
 from fleetdrv.errors import FleetdrvError, InputError
 from fleetdrv.modules import Module, file_name
 from fleetdrv.playbook import Driver, Playbook
+from fleetdrv.remedies import Repair
 from fleetdrv.sources import DkmsSource
 
 MAX_ARCHIVE_BYTES = 512 * 1024 * 1024
@@ -38,11 +39,17 @@ class Loaded:
     """Driver name to the key of its package repository."""
     back: bool = False
     """The run undoes the playbook: nodes go back to what they keep."""
+    repair: Repair = Repair.NO
 
     @property
     def digest(self) -> str:
         """Digest of what a run is after: a playbook that is undone is not the same one applied."""
         return self.playbook.digest + ("-back" if self.back else "")
+
+    def for_one_node(self) -> Loaded:
+        """Return it as a repair needs it: remedies first, and no rollout's patience with one node."""
+        book = self.playbook.model_copy(update={"rollout": self.playbook.rollout.for_one_node()})
+        return replace(self, playbook=book, repair=self.repair or Repair.WANTED)
 
     def stage_files(self) -> dict[str, bytes]:
         """Return what the stage programs get as payload, by file name."""

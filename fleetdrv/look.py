@@ -16,6 +16,7 @@ from fleetdrv.modules import question
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver, Playbook
 from fleetdrv.records import Result
+from fleetdrv.remedies import Repair, from_kept, remedies_first
 from fleetdrv.standing import Standing
 from fleetdrv.turn import Sight, Verdict
 from fleetdrv.undo import plan_back, wanted_then
@@ -47,9 +48,16 @@ class NotTheNode(Refused):
 
 
 def look(
-    line: Line, playbook: Playbook, versions: Versions, standing: Standing, run: str, *, back: bool = False
+    line: Line,
+    playbook: Playbook,
+    versions: Versions,
+    standing: Standing,
+    run: str,
+    *,
+    back: bool = False,
+    repair: Repair = Repair.NO,
 ) -> View:
-    """Probe the machine and plan; `back`: for what undoes the playbook.
+    """Probe the machine and plan; `back`: for what undoes the playbook; `repair`: remedies before the plan.
 
     Raises NotTheNode, NodeRefused where the boot is another one, Permanent for a probe that cannot be read.
     """
@@ -61,7 +69,7 @@ def look(
     if questions(playbook, also) != questions(playbook):
         # Whether the node stands at a state that it keeps is to be seen, though modules changed their names.
         facts = _probe(line, questions(playbook, also))
-    return judge(playbook, versions, facts, good, standing, run, back=back)
+    return judge(playbook, versions, facts, good, standing, run, back=back, repair=repair)
 
 
 def judge(
@@ -73,13 +81,17 @@ def judge(
     run: str,
     *,
     back: bool = False,
+    repair: Repair = Repair.NO,
 ) -> View:
     """Plan from what was seen, with the versions that are known by now."""
     wanted = versions.exact(playbook, facts)
     if back:
         wanted, node_plan = plan_back(playbook, wanted, facts)
     else:
-        node_plan = plan(wanted, facts, upgrade=versions.upgrade)
+        kept = from_kept(wanted.drivers, facts) if repair is Repair.KEPT else {}
+        node_plan = plan(wanted, facts, upgrade=versions.upgrade, kept=kept)
+    if repair:
+        node_plan = remedies_first(node_plan, wanted, facts)
     # The kernel's own modules go back to nothing: alone, they leave a failed node as it is.
     complete = len(good) == len(playbook.drivers) and any(driver.brought for driver in good)
     sight = Sight(

@@ -183,7 +183,7 @@ _EPILOGUE = (
     "--print-completion-script bash|zsh|fish are there, too. Exit codes:\n"
 ) + "\n".join(f"  {int(code):>3}  {text}" for code, text in MEANINGS.items())
 _ORDER = [
-    *("plan", "apply", "drift", "remediate", "rollback"),
+    *("plan", "apply", "drift", "remediate", "repair", "rollback"),
     *("inventory", "trust", "status", "pause", "resume", "abort", "hold", "release"),
     *("diagnose", "logs", "report", "attach", "schedule", "lab"),
 ]

@@ -18,6 +18,8 @@ RUN_LABEL = f"{DOMAIN}/run"
 """Node label: id of the run that holds the node, so that `kubectl get nodes -L` shows it."""
 
 MAINTENANCE_TAINT = f"{DOMAIN}/maintenance"
+QUARANTINE_TAINT = f"{DOMAIN}/quarantine"
+"""Beside a hold: the machine itself is at fault, and takes no new pods until `release`."""
 HOLD_LABEL = f"{DOMAIN}/hold"
 """Node label: leave this node alone. Its value is a word or two of the reason."""
 
@@ -38,6 +40,9 @@ PAUSED = f"{DOMAIN}/paused"
 
 ABORT = f"{DOMAIN}/abort"
 """Lease annotation: id of the run that must start no more nodes."""
+
+COURSE = f"{DOMAIN}/course"
+"""Lease annotation: the command that goes on with the run, and who was out when it stopped; for `status`."""
 
 LEASE_NAMESPACE = "kube-system"
 LEASE_PREFIX = "fleetdrv-"

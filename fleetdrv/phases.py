@@ -15,6 +15,8 @@ MAX_INTERRUPTED = 3
 class Phase(StrEnum):
     """Kinds of jobs."""
 
+    REMEDY = "remedy"
+    """What `fleetdrv repair` mends before it can plan."""
     STAGE = "stage"
     OUTAGE = "outage"
     ROLLBACK = "rollback"

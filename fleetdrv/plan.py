@@ -59,6 +59,8 @@ class NodePlan:
     stage: tuple[Step, ...] = ()
     outage: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
+    remedy: bool = False
+    """Its outage is what has to be mended before anything can be planned: see remedies.py."""
 
 
 def plan(
@@ -241,6 +243,7 @@ def _change(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) 
     if state is not None:
         if comparison.brings or Layer.CONFIGURATION in comparison.layers:
             yield steps.bring_back(driver, state)
+            yield from steps.rebuild(driver, facts) if state.rebuild and comparison.installs else ()
     else:
         yield from steps.install(comparison, facts)
     if Layer.CONFIGURATION in comparison.layers and state is None:

@@ -158,6 +158,14 @@ class Rollout(Model):
             raise Contradiction([(("maintenance_window",), text)])
         return self
 
+    def for_one_node(self) -> Rollout:
+        """Return what of it holds for a node that somebody named: how many may be out, and where.
+
+        Canaries, soaks, windows and budgets are for what nobody watches.
+        """
+        budgets = {"max_failures": 1, "max_unreachable": 1}
+        return self.model_copy(update={"canary": 0, "soak_seconds": 0, "maintenance_window": None, **budgets})
+
     @property
     def windows(self) -> tuple[MaintenanceWindow, ...]:
         """Return the maintenance windows; none means any time."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fleetdrv import entries, report, summary
-from fleetdrv.crew import Crew, Options
+from fleetdrv.crew import Crew
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
 from fleetdrv.entries import ending_json
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
+from fleetdrv.options import Options
 from fleetdrv.turn import Verdict
 
 _CODES = {

@@ -125,6 +125,20 @@ class RunRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Course(_Record):
+    """How a run is gone on with, for people at another machine: no command decides anything by it."""
+
+    run: str
+    command: str
+    """As it was typed, fit for a shell; files are as that machine has them."""
+    repair: str = ""
+    """The same for one node; the word NODE stands for it."""
+    out: tuple[str, ...] = ()
+    """Nodes of the pool that were out of service when the run stopped before its end."""
+    schema: int = names.SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order(_Record):
     """Somebody paused the pool or aborted its run."""
 

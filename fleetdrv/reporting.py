@@ -13,9 +13,9 @@ from typing import Any
 
 from fleetdrv import journals, report
 from fleetdrv.atomic import put
-from fleetdrv.crew import Options
 from fleetdrv.errors import ExitCode, InputError
 from fleetdrv.lease import Holder
+from fleetdrv.options import Options
 from fleetdrv.proc import alive, interruptible, this_process
 from fleetdrv.report_page import headline, page, tally
 from fleetdrv.report_run import Report, RunLog

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from fleetdrv import everyone, exporter, inventory, load, passwords, schedule
-from fleetdrv.crew import Options
 from fleetdrv.errors import ExitCode, InputError
 from fleetdrv.load import Loaded
+from fleetdrv.options import Options, inventory_words
 from fleetdrv.schedule import FILES, HOME, NAMESPACE, Pod, Schedule
 
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -78,12 +78,12 @@ def _password(options: Options) -> tuple[str, ...]:
 def _demand_one_file(source: str) -> None:
     """Raise InputError for what a ConfigMap cannot hold: a list, the cluster, a folder, several."""
     if not Path(source).is_file():
-        named = ", ".join(inventory.words(source)[1::2])
+        named = ", ".join(inventory_words(source)[1::2])
         raise InputError(f"--inventory {named}: a CronJob takes one file along, and this is none; name a file")
 
 
 def _remediate(options: Options, playbook: str, source: str) -> tuple[str, ...]:
-    named = inventory.words(source)[1::2]
+    named = inventory_words(source)[1::2]
     words = ["remediate", playbook, *(word for each in named for word in ("--inventory", each)), "--quiet"]
     for name, value in (
         ("--limit", options.limit),

@@ -113,6 +113,8 @@ class KubernetesNode:
     """The operator's words; else the cordon says what is not as wanted."""
     drivers: Collection[str] = ()
     """Names of the pool's drivers: their labels go when the node is touched, and come back verified."""
+    takes: Collection[Kind] = (Kind.FREE,)
+    """What may be taken out; a cordon that was there before ours is never lifted."""
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -152,7 +154,7 @@ class KubernetesNode:
 
         def decide(node: Object) -> Patch | None:
             owner = ownership.state(node)
-            if owner.kind is Kind.FREE:
+            if owner.kind in self.takes:
                 reason = (self.reason or why)[:500]
                 cordon = Cordon(run=run, pool=self.pool, holder=self.holder, reason=reason, since=self.clock())
                 patch = ownership.cordon_patch(node, ownership.cordon_record(node, cordon))
@@ -267,8 +269,7 @@ class KubernetesNode:
 
         self._swap("note", decide)
 
-    def tell(self, result: Result) -> None:
-        """To nobody."""
+    def tell(self, result: Result) -> None: ...  # to nobody
 
     def _ours(self, node: Object, step: str, run: str = "") -> Cordon:
         owner = ownership.state(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleetdrv import names, ownership
+from fleetdrv import holds, names, ownership
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.records import Result
 from fleetdrv.turn import Grip
@@ -36,6 +36,7 @@ class Standing:
     """ISO 8601: when the cordon was set, by whatever run, when ours."""
     out: bool = False
     """Takes no new pods: cordoned by anybody, or not Ready."""
+    ready: bool = True
     reason: str = ""
     held: str = ""
     """Who holds it and why."""
@@ -59,13 +60,19 @@ def standing_of(node: Object, pool: str) -> Standing:
         step=record.step if record else "",
         began=record.began if record else "",
         since=record.since if record else "",
-        out=ownership.unschedulable(node) or not ready,
+        out=is_out(node),
+        ready=ready,
         reason=reason,
         held=owner.held or "",
         last=last_result(node),
         machine_id=identity.machine_id,
         boot_id=identity.boot_id,
     )
+
+
+def is_out(node: Object) -> bool:
+    """Tell whether the node takes no new pods: cordoned, not Ready, or quarantined."""
+    return ownership.unschedulable(node) or not ownership.ready(node) or holds.quarantined(node)
 
 
 def last_result(node: Object) -> Result | None:

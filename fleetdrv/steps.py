@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fleetdrv.built import as_installed, repository_digest
+from fleetdrv.built import as_installed, dkms_names, repository_digest
 from fleetdrv.compare import Comparison
 from fleetdrv.layers import Layer
 from fleetdrv.model import Candidate, NodeFacts
@@ -42,6 +42,8 @@ class Kept:
     """Modules of what it replaces, in load order."""
     services: tuple[str, ...] = ()
     """Its services, which are stopped and started as the state's own are."""
+    rebuild: bool = False
+    """For kernels that it has no build of, one is made on the node."""
 
 
 def stage_key(driver: Driver, facts: NodeFacts) -> str:
@@ -194,6 +196,13 @@ def bring_back(driver: Driver, kept: Kept) -> Step:
         argv=(driver.name, "-", kept.digest),
         why=f"{driver.name}: back to {driver.version}, kept on the node",
     )
+
+
+def rebuild(driver: Driver, facts: NodeFacts) -> Iterator[Step]:
+    """Yield what compiles, on the node and from its own sources, for each kernel that DKMS has no build for."""
+    for name, version in dkms_names(driver, facts):
+        why = f"{driver.name}: {name}/{version} for every kernel that can boot"
+        yield Step(program="dkms_rebuild.sh", argv=(name, version, *facts.kernels.bootable), why=why)
 
 
 def keep(driver: Driver, facts: NodeFacts) -> Step:

@@ -68,8 +68,7 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
         own = list(inspect.signature(body).parameters.values())[1:]
 
         def run(_: Context, /, **given: Any) -> None:
-            from fleetdrv.crew import Options
-            from fleetdrv.inventory import SEPARATOR
+            from fleetdrv.options import SEPARATOR, Options
 
             for name in _POSITIONAL:
                 if str(given.get(name, "")).startswith("-"):  # Invoke takes an unknown flag for a positional
@@ -90,7 +89,7 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
             _Task(
                 run,
                 name=body.__name__,
-                positional=[p.name for p in own if p.name in _POSITIONAL],
+                positional=[p.name for p in own if p.name in _POSITIONAL and p.default is p.empty],
                 iterable=sorted(_SEVERAL & set(shared)),
                 auto_shortflags=False,
                 help={**{name: _SHARED[name][1] for name in shared}, **helps},

@@ -46,6 +46,23 @@ def rollback(options: Any, playbook: str) -> int:
     return commands.rollback(options, playbook)
 
 
+@command(
+    *(option for option in LOOK if option != "limit"), "yes", "reason",
+    playbook="the wanted state; without it, what the node itself keeps as verified last",
+)
+def repair(options: Any, node: str, playbook: str = "") -> int:
+    """Mend one node now, also NotReady or out of service.
+
+    NODE is a host of the inventory or the name of its Node. Interrupted dpkg, lost headers, a broken or missing
+    build, other code loaded than on disk, an old initramfs, a lost hold, and what a killed run left are mended
+    by the same rules as ever; canaries, windows, budgets and a pause do not hold it up. A cordon of somebody
+    else's stays; a node that is not Ready goes back once it is.
+    """
+    from fleetdrv import repair
+
+    return repair.repair(options, node, playbook)
+
+
 @command(*LOOK, *METRICS)
 def drift(options: Any, playbook: str) -> int:
     """Show who differs from the playbook, and in which layer of which driver; writes nothing anywhere.
@@ -86,13 +103,14 @@ def inventory(options: Any) -> int:
 
 @command("context", "json")
 def status(options: Any, pool: str) -> int:
-    """Show, from any machine, which nodes are out of service, by which run, in which step.
+    """Show, from any machine, which nodes are out of service, by which run, in which step, and what they wait for.
 
-    POOL may be left out: then every pool is shown. Reads the cluster only, no node.
+    Also which node and which rule a run that stopped was held up by, and the command to type next. POOL may be
+    left out: then every pool is shown. Reads the cluster only, no node.
     """
-    from fleetdrv import orders
+    from fleetdrv import status
 
-    return orders.status(options, pool)
+    return status.status(options, pool)
 
 
 @command(*ORDER)

@@ -10,7 +10,7 @@ is found again and never submitted twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -213,12 +213,12 @@ def _way_on(sight: Sight) -> Owed:
     if sight.plan.outcome is Outcome.CONVERGED:
         return Owed(debt=Debt.FINISH, verdict=Verdict.CHANGED, why="verified: nothing left to do")
     if outage is not None and (why := gave_up(sight, Phase.OUTAGE)):
-        if outage.exit_code in _AS_IT_WAS and nothing_before(sight, outage, sight.began):
-            verdict = _AS_IT_WAS[outage.exit_code]
+        if outage.exit_code in AS_IT_WAS and nothing_before(sight, outage, sight.began):
+            verdict = AS_IT_WAS[outage.exit_code]
             return Owed(debt=Debt.RETURN, job=outage.id, verdict=verdict, why=f"{why}; all is as it was")
-        return _roll_back(sight, outage, why)
+        return roll_back(sight, outage, why)
     if outage is not None and outage.state is JobState.DONE:
-        return _roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
+        return roll_back(sight, outage, "not verified: " + "; ".join(map(str, sight.plan.differences)))
     if sight.plan.outcome is not Outcome.CHANGEABLE:
         return _give_up_in_outage(sight, _REFUSALS[sight.plan.outcome], sight.plan.reason)
     if sight.plan.stage and (why := gave_up(sight, Phase.STAGE)):
@@ -243,7 +243,7 @@ them."""
 _KEPT_BY_OTHERS = {81, 82}
 """Of stage programs too: somebody else's dpkg was interrupted, a package is held by somebody else."""
 
-_AS_IT_WAS = {83: Verdict.FAILED, OTHER_APT: Verdict.BLOCKED}
+AS_IT_WAS: Mapping[int | None, Verdict] = {83: Verdict.FAILED, OTHER_APT: Verdict.BLOCKED}
 """Of an outage's program: it failed, and neither it nor a step of its job before it has left anything changed.
 What an earlier job has left, or an earlier run that was taken over, it cannot know."""
 
@@ -276,7 +276,8 @@ def _owed_after_rollback(sight: Sight, rollback: Job) -> Owed:
     return Owed(debt=Debt.LEAVE_OUT, job=rollback.id, verdict=Verdict.LEFT_OUT, why=why)
 
 
-def _roll_back(sight: Sight, outage: Job, why: str) -> Owed:
+def roll_back(sight: Sight, outage: Job, why: str) -> Owed:
+    """Say what a failed change owes: the way back, or none where nothing was kept."""
     if sight.good_again:  # the job changed nothing: rmmod found the module in use, say
         why = f"{why}; still at its last known good, verified"
         return Owed(debt=Debt.RETURN_ROLLED_BACK, job=outage.id, verdict=Verdict.ROLLED_BACK, why=why)

@@ -59,7 +59,10 @@ module_file() {
     file='' version='' srcversion='' build_id=''
     said=$(modinfo -k "$2" -- "$1" 2>&1) || {
         case $said in *"Module $1 not found"*) return 0 ;; esac
-        file=$(modinfo -k "$2" -n -- "$1" 2>/dev/null) && [ -f "$file" ]
+        file=$(modinfo -k "$2" -n -- "$1" 2>/dev/null) || return 1
+        # modules.dep may name a file that somebody has deleted: modprobe finds none then.
+        [ -e "$file" ] || file=''
+        [ -z "$file" ] || [ -f "$file" ]
         return
     }
     while IFS=: read -r field value; do

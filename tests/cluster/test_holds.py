@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetdrv import holds, names, orders, ownership
+from fleetdrv import holds, names, orders, ownership, status
 from fleetdrv.cluster import Cluster
-from fleetdrv.crew import Options
 from fleetdrv.errors import InputError, NotOurs, OnHold, Refused
 from fleetdrv.lease import unheld
+from fleetdrv.options import Options
 from fleetdrv.ownership import Kind
 from fleetdrv.policy import Drain
 from fleetdrv.records import Hold, Result
@@ -96,6 +96,7 @@ def commands(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         yield world.cluster
 
     monkeypatch.setattr(orders, "_cluster", cluster)
+    monkeypatch.setattr(status, "_cluster", cluster)
     return world
 
 
@@ -112,9 +113,9 @@ def test_hold_status_release(commands: World, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     commands.cluster.create_lease(unheld(commands.pool))  # all pools of this API server are other tests', too
     writes += 1
-    orders.status(Options(json=True), commands.pool)
+    status.status(Options(json=True), commands.pool)
     assert json.loads(capsys.readouterr().out)["held"][name].startswith("memory errors, ticket 4711, by ")
-    orders.status(Options(), commands.pool)
+    status.status(Options(), commands.pool)
     assert f"{name}: held (memory errors, ticket 4711, by " in capsys.readouterr().out
     assert orders.release(Options(), name) == 0
     assert commands.cluster.node(name)["metadata"].get("labels") == before
@@ -204,6 +205,7 @@ def test_hold_says_what_becomes_of_a_node_that_is_out(
         yield fake
 
     monkeypatch.setattr(orders, "_cluster", cluster)
+    monkeypatch.setattr(status, "_cluster", cluster)
     cordon(fake, "n")
     orders.hold(Options(reason="test"), "n")
     assert "ours for run r1: it goes back as it was found" in capsys.readouterr().out

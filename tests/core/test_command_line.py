@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from invoke.parser.parser import Parser
 
 from fleetdrv import arguments
-from fleetdrv.crew import Options, plan_command
+from fleetdrv.crew import plan_command
 from fleetdrv.main import program
+from fleetdrv.options import Options, same_again
 from fleetdrv.tasks import namespace
 from tests.core.guard import listening
 
@@ -69,6 +70,10 @@ def test_the_remedy_can_be_typed_as_it_stands() -> None:
     options = Options(inventory="my hosts.yaml", context="lab", no_cluster=True)
     assert plan_command(options, "gpu.yaml", "n1") == (
         "fleetdrv plan gpu.yaml -i 'my hosts.yaml' --context lab --no-cluster --limit n1"
+    )
+    narrow = Options(inventory="i", limit="gpu:!n1", sudo_password_file="/run/secret")
+    assert same_again(narrow, "apply", "gpu.yaml") == (
+        "fleetdrv apply gpu.yaml -i i --sudo-password-file /run/secret --limit 'gpu:!n1'"
     )
 
 

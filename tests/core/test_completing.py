@@ -58,7 +58,7 @@ def journal(place: Path, run: str, *nodes: str) -> None:
     ("line", "expected"),
     [
         (["app"], ["apply"]),
-        (["re"], ["release", "remediate", "report", "resume"]),
+        (["re"], ["release", "remediate", "repair", "report", "resume"]),
         (["--ver"], ["--version"]),
         (["apply", "top.yaml", "--st"], ["--stop-after"]),
         (["apply", "top.yaml", "--stop-after", ""], ["canary"]),

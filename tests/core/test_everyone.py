@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fleetdrv import inventory, joblogs
-from fleetdrv.crew import Options
 from fleetdrv.errors import InputError
 from fleetdrv.files import demand_ways
 from fleetdrv.main import program
+from fleetdrv.options import Options
 from tests.fakes.cluster import FakeCluster
 from tests.fixtures_cluster import node_object
 

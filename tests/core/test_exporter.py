@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetdrv import exporter
-from fleetdrv.crew import Options
 from fleetdrv.errors import ExitCode, InputError, Refused
 from fleetdrv.events import Event, Level
 from fleetdrv.exporter import reported
+from fleetdrv.options import Options
 
 BOOK = str(Path(__file__).parents[2] / "playbooks" / "toy-1.1.yaml")
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from fleetdrv import journals, reporting
-from fleetdrv.crew import Options
 from fleetdrv.errors import InputError
 from fleetdrv.lease import Holder
 from fleetdrv.main import program
+from fleetdrv.options import Options
 from fleetdrv.proc import _stat, this_process
 from fleetdrv.report_page import page
 from fleetdrv.report_run import RunLog

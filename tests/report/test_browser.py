@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fleetdrv import journals, report_page, report_timeline, reporting
-from fleetdrv.crew import Options
+from fleetdrv.options import Options
 from tests.core.test_report_page import HOSTILE, controller
 from tests.report import journals as recorded
 
