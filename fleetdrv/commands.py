@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fleetdrv import journals, locked, news, recap, report, resolve, slots, survey, windows
 from fleetdrv.calling import Veto
-from fleetdrv.crew import Crew, Options, assemble
+from fleetdrv.crew import Crew, assemble
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, InputError, Refused, Stopped, Taken, worst
 from fleetdrv.events import Event
@@ -17,6 +17,7 @@ from fleetdrv.exporter import Told, reported
 from fleetdrv.fleet import Fleet
 from fleetdrv.history import expected_seconds
 from fleetdrv.look import View
+from fleetdrv.options import Options
 from fleetdrv.plan import Outcome
 from fleetdrv.proc import interrupts
 from fleetdrv.records import RunRecord

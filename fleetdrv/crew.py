@@ -20,44 +20,27 @@ from fleetdrv.attempts import Counting
 from fleetdrv.buildcache import BuildCache, default_folder
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import Caller, NodeHooks
-from fleetdrv.cluster import Cluster, KubectlCluster
+from fleetdrv.cluster import Cluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
-from fleetdrv.kubectl import Proxy
 from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
+from fleetdrv.options import Options
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
+from fleetdrv.reach import open_cluster
 from fleetdrv.records import RunRecord
 from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
 
+__all__ = ["Crew", "Options", "assemble", "open_cluster", "plan_command"]
+
 _UPGRADE = "+upgrade"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options that all commands share."""
-
-    inventory: str = ""
-    limit: str = ""
-    context: str = ""
-    json: bool = False
-    log_json: bool = False
-    no_cluster: bool = False
-    quiet: bool = False
-    yes: bool = False
-    reason: str = ""
-    upgrade: bool = False
-    metrics_file: str = ""
-    pushgateway: str = ""
-    ask_sudo_password: bool = False
-    sudo_password_file: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -263,12 +246,6 @@ def plan_command(options: Options, playbook: str, node: str, verb: str = "plan")
     words += ["--ask-sudo-password"] if options.ask_sudo_password else []
     words += ["--sudo-password-file", options.sudo_password_file] if options.sudo_password_file else []
     return shlex.join((*words, "--limit", node))
-
-
-def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:
-    """Start the proxy for the life of a command."""
-    proxy = stack.enter_context(Proxy(context=options.context))
-    return KubectlCluster(proxy.api, effects)
 
 
 def _same_cluster(cluster: Cluster, loaded: Loaded) -> None:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from fleetdrv import load, metrics, names, ownership
-from fleetdrv.crew import Crew, Options
+from fleetdrv.crew import Crew
 from fleetdrv.drive import NodeDriver
 from fleetdrv.ending import Ending
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.metrics import NodeSeen, Run
+from fleetdrv.options import Options
 from fleetdrv.records import moment
 
 if TYPE_CHECKING:

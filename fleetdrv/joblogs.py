@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from fleetdrv import inventory, journals, report
-from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError, Permanent
 from fleetdrv.follow import Follower, Line, Lines
@@ -19,6 +18,7 @@ from fleetdrv.line import NodeLine
 from fleetdrv.lines import clean
 from fleetdrv.look import ask
 from fleetdrv.model import Host
+from fleetdrv.options import Options
 from fleetdrv.passwords import sudo_password
 from fleetdrv.proc import interruptible
 from fleetdrv.secret import hide

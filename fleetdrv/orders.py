@@ -7,16 +7,18 @@ from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from fleetdrv import holding, holds, names, ownership, report
+from fleetdrv import holding, holds, names, ownership
 from fleetdrv import lease as leases
 from fleetdrv.cluster import Cluster
-from fleetdrv.crew import Options, open_cluster
+from fleetdrv.document import document
 from fleetdrv.effects import Effects
 from fleetdrv.errors import Conflict, ExitCode, InputError, NotFound, Refused
 from fleetdrv.lines import alike
 from fleetdrv.nodeset import fold
+from fleetdrv.options import Options
 from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.proc import this_process
+from fleetdrv.reach import open_cluster
 from fleetdrv.records import Hold
 from fleetdrv.swap import swap_node
 from fleetdrv.timing import stamp
@@ -38,7 +40,7 @@ def status(options: Options, pool: str) -> ExitCode:
     out = [_node(node) for node in marked if not pool or _record_pool(node) == pool]
     pools = [_lease(lease) for lease in held]
     if options.json:
-        print(report.document("status", ExitCode.DONE, pools=pools, nodes=out, held=held_nodes))
+        print(document("status", ExitCode.DONE, pools=pools, nodes=out, held=held_nodes))
         return ExitCode.DONE
     for one in pools:
         print(_pool_line(one))
@@ -111,7 +113,7 @@ def _swap(cluster: Cluster, node: str, decide: Callable[[Object], Patch | None])
 
 
 def _told(options: Options, command: str, text: str) -> ExitCode:
-    print(report.document(command, ExitCode.DONE, done=text) if options.json else text)
+    print(document(command, ExitCode.DONE, done=text) if options.json else text)
     return ExitCode.DONE
 
 

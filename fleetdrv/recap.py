@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fleetdrv import report, summary
-from fleetdrv.crew import Crew, Options
+from fleetdrv.crew import Crew
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
+from fleetdrv.options import Options
 from fleetdrv.turn import Verdict
 
 _CODES = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from fleetdrv import exporter, inventory, load, schedule
-from fleetdrv.crew import Options
 from fleetdrv.errors import ExitCode, InputError
 from fleetdrv.load import Loaded
+from fleetdrv.options import Options
 from fleetdrv.schedule import FILES, HOME, NAMESPACE, Pod, Schedule
 
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")

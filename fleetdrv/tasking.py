@@ -62,7 +62,7 @@ def command(*shared: str, **helps: str) -> Callable[[Callable[..., int]], Callab
         own = list(inspect.signature(body).parameters.values())[1:]
 
         def run(_: Context, /, **given: Any) -> None:
-            from fleetdrv.crew import Options
+            from fleetdrv.options import Options
 
             for name in _POSITIONAL:
                 if str(given.get(name, "")).startswith("-"):  # Invoke takes an unknown flag for a positional

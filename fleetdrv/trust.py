@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleetdrv import inventory, known_hosts_file, passwords, patterns
-from fleetdrv.crew import Options
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, FleetdrvError, InputError, NodeError, Refused, worst
 from fleetdrv.known_hosts import Verdict, fingerprint, lookup_name
 from fleetdrv.known_hosts_file import Addition
+from fleetdrv.options import Options
 from fleetdrv.report import document
 from fleetdrv.ssh import Dialler
 from fleetdrv.ssh_settings import Target
