@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlencode
 
 from fleetdrv.errors import ClusterAway, ClusterError, Conflict, Forbidden, NotFound
+from fleetdrv.unix_http import Failure, Response, UnixHttp
 
 _CONNECTIONS = 32
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-"""Seconds, of each read and write; the API server itself gives up after 60."""
+_SECONDS = 30.0
+"""Of each read and write; the API server itself gives up after 60."""
 
 _GET_PAUSES = (0.2, 1.0, 3.0)
 """Seconds before the second, third and fourth try of a GET."""
@@ -50,19 +50,12 @@ class Api:
 
     def __init__(self, socket: Path, gone: Callable[[], str] = str) -> None:
         """`gone` says why the other end has ended, or "" while it runs."""
-        limits = httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=20)
-        self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket), limits=limits),
-            base_url="http://localhost",
-            timeout=_TIMEOUT,
-            trust_env=False,
-            headers={"Accept": "application/json"},
-        )
+        self._http = UnixHttp(socket, most=_CONNECTIONS, seconds=_SECONDS)
         self._gone = gone
 
     def close(self) -> None:
         """Close the connections; a request in another thread ends with ClusterAway."""
-        self._client.close()
+        self._http.close()
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Mapping[str, Any]:
         """GET an object. Tried four times where no usable answer came; raises ClusterError's children."""
@@ -94,10 +87,11 @@ class Api:
         if gone:
             raise ClusterAway(f"{method} {path}: not sent: {gone}")
         content = None if body is None else json.dumps(body).encode()
-        headers = {} if content is None else {"Content-Type": content_type}
+        headers = {"Accept": "application/json"} | ({} if content is None else {"Content-Type": content_type})
+        target = f"{path}?{urlencode(params)}" if params else path
         try:
-            response = self._client.request(method, path, params=params, content=content, headers=headers)
-        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
+            response = self._http.request(method, target, content, headers)
+        except Failure as error:
             raise ClusterAway(f"{method} {path}: {self._gone() or error or type(error).__name__}") from error
         answer = _read(response)
         if answer.code == 500 and "getting credentials" in answer.message:  # an exec plugin, says kubectl
@@ -128,14 +122,14 @@ def _passing(code: int) -> bool:
     return code in (408, 429) or code >= 500
 
 
-def _read(response: httpx.Response) -> Answer:
+def _read(response: Response) -> Answer:
     try:
-        body = response.json()
+        body = json.loads(response.content)
     except ValueError:  # kubectl's own refusals are plain text
-        body = {"message": response.text.strip()}
+        body = {"message": response.content.decode("utf-8", "replace").strip()}
     after = response.headers.get("Retry-After", "")
     return Answer(
-        code=response.status_code,
+        code=response.code,
         body=body if isinstance(body, dict) else {"message": str(body)},
         retry_after_seconds=float(after) if after.isdigit() else 0.0,
     )

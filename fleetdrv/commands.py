@@ -101,7 +101,7 @@ def _change(command: str, options: Options, playbook: str, *, back: bool, stop_a
             print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
         confirm(options)
         with locked.locked(crew, views, run, record) as lock:
-            begin_journal(teller, command, options, crew, run, limits)
+            begin_journal(teller, command, options, crew, run, limits=limits)
             with watching(teller, crew, limits):
                 result = roll(crew, seen, lock, stop_after_canary=stop_after == "canary")
             locked.close(crew, lock, result, teller)
@@ -149,7 +149,7 @@ def _mend(
         return survey.nothing_to_do(crew, seen)
     limits = limits_of(crew)
     with locked.locked(crew, survey.views_of(crew, seen), run, record) as lock:
-        begin_journal(teller, "remediate", options, crew, run, limits)
+        begin_journal(teller, "remediate", options, crew, run, limits=limits)
         with watching(teller, crew, limits):
             result = roll(crew, seen, lock)
         locked.close(crew, lock, result, teller)
@@ -163,10 +163,14 @@ def begin_journal(
     options: Options,
     crew: Crew,
     run: str,
+    *,
     limits: Mapping[str, int | str],
     again: str = "",
 ) -> None:
-    """Open the journal of a run, or go on with it, and say what the run is; `again`: how it is typed, if otherwise."""
+    """Open the journal of a run, or go on with it, and say what the run is.
+
+    `again`: how the command is typed where it names more than a playbook, as `repair` does.
+    """
     book, path = crew.loaded.playbook, str(crew.loaded.path)
     data = {
         "command": command,

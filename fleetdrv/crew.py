@@ -19,13 +19,12 @@ from fleetdrv.attempts import Counting
 from fleetdrv.buildcache import BuildCache, default_folder
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import Caller, NodeHooks
-from fleetdrv.cluster import Cluster, KubectlCluster
+from fleetdrv.cluster import Cluster
 from fleetdrv.drive import NodeDriver
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ClusterError, FleetdrvError, NodeRefused, Refused, Stopped
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.inventory import Inventory
-from fleetdrv.kubectl import Proxy
 from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
@@ -33,12 +32,15 @@ from fleetdrv.options import Options, inventory_words, same_again, typed
 from fleetdrv.options import plan_command as plan_command
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
+from fleetdrv.reach import open_cluster
 from fleetdrv.records import RunRecord
 from fleetdrv.selection import Selection
 from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.standing import is_out
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
+
+__all__ = ["Crew", "Options", "assemble", "open_cluster", "plan_command"]
 
 _UPGRADE = "+upgrade"
 
@@ -249,10 +251,6 @@ def _caller(loaded: Loaded, say: Say) -> Caller:
     return Caller(hooks=loaded.playbook.hooks, folder=loaded.path.absolute().parent, about=about, say=say)
 
 
-def open_cluster(stack: ExitStack, options: Options, effects: Effects) -> Cluster:
-    """Start the proxy for the life of a command."""
-    proxy = stack.enter_context(Proxy(context=options.context))
-    return KubectlCluster(proxy.api, effects)
 
 
 def _same_cluster(cluster: Cluster, loaded: Loaded) -> None:

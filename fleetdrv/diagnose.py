@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetdrv import bundle, ownership, parse, report
-from fleetdrv.crew import open_cluster
 from fleetdrv.effects import Effects
 from fleetdrv.entries import found_json
 from fleetdrv.errors import ClusterError, ExitCode, InputError, NodeError
@@ -22,6 +21,7 @@ from fleetdrv.lines import clean, plural
 from fleetdrv.look import PROBE_SECONDS, ask
 from fleetdrv.model import Host, NodeFacts
 from fleetdrv.options import Options
+from fleetdrv.reach import open_cluster
 from fleetdrv.redact import redact, secrets_in
 from fleetdrv.secret import hide
 

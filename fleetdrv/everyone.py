@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from fleetdrv import inventory, inventory_k8s
-from fleetdrv.crew import open_cluster
 from fleetdrv.effects import Effects
 from fleetdrv.groups import ALL
 from fleetdrv.inventory import Inventory, Note
 from fleetdrv.model import Host
 from fleetdrv.options import Options
+from fleetdrv.reach import open_cluster
 
 
 def read(options: Options, note: Note = lambda _: None) -> tuple[Host, ...]:

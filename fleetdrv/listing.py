@@ -10,7 +10,6 @@ from typing import Any
 
 from fleetdrv import inventory as inventories
 from fleetdrv import inventory_k8s, joining, nodeset, ownership, report
-from fleetdrv.crew import open_cluster
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError
 from fleetdrv.events import Event
@@ -18,6 +17,7 @@ from fleetdrv.groups import ALL
 from fleetdrv.joining import Joined
 from fleetdrv.model import Host
 from fleetdrv.options import Options
+from fleetdrv.reach import open_cluster
 from fleetdrv.selection import Selection
 from fleetdrv.ssh import Dialler
 from fleetdrv.ssh_settings import Target

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 
-from fleetdrv import holding, holds, names, ownership, report
+from fleetdrv import holding, holds, names, ownership
 from fleetdrv.cluster import Cluster
-from fleetdrv.crew import open_cluster
+from fleetdrv.document import document
 from fleetdrv.effects import Effects
 from fleetdrv.errors import Conflict, ExitCode, InputError, NotFound, Refused
 from fleetdrv.options import Options
 from fleetdrv.ownership import Object, Patch
 from fleetdrv.proc import this_process
+from fleetdrv.reach import open_cluster
 from fleetdrv.records import Hold
 from fleetdrv.swap import swap_node
 from fleetdrv.timing import stamp
@@ -81,7 +82,7 @@ def _swap(cluster: Cluster, node: str, decide: Callable[[Object], Patch | None])
 
 
 def _told(options: Options, command: str, text: str) -> ExitCode:
-    print(report.document(command, ExitCode.DONE, done=text) if options.json else text)
+    print(document(command, ExitCode.DONE, done=text) if options.json else text)
     return ExitCode.DONE
 
 

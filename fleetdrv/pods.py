@@ -11,11 +11,13 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetdrv import selectors
 from fleetdrv.ownership import Object
-from fleetdrv.policy import Drain, Operand, PodFilter
+
+if TYPE_CHECKING:  # these are handed in; importing pydantic's models would be a tenth of the CPU of `status`
+    from fleetdrv.policy import Drain, Operand, PodFilter
 
 
 class Fate(StrEnum):

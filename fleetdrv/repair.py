@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleetdrv import commands, files, inventory, kept, locked, ownership, recap, report, resolve, survey
-from fleetdrv.crew import Crew, assemble, open_cluster
+from fleetdrv.crew import Crew, assemble
 from fleetdrv.effects import Effects
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
@@ -37,6 +37,7 @@ from fleetdrv.model import Host
 from fleetdrv.named import NamedNode
 from fleetdrv.options import Options
 from fleetdrv.proc import this_process
+from fleetdrv.reach import open_cluster
 from fleetdrv.records import Cordon, Hold
 from fleetdrv.remedies import Repair, broken_hardware
 from fleetdrv.swap import swap_node
@@ -132,7 +133,7 @@ def _mend(options: Options, crew: Crew, teller: Teller) -> tuple[Result, str]:
         print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
     commands.confirm(options)
     with locked.locked_for_one(crew, views, run) as lock:
-        commands.begin_journal(teller, "repair", options, crew, run, limits, again=crew.again[1])
+        commands.begin_journal(teller, "repair", options, crew, run, limits=limits, again=crew.again[1])
         with commands.watching(teller, crew, limits):
             result = commands.roll(crew, seen, lock)
         teller(recap.over(crew, result))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fleetdrv.document import SCHEMA as SCHEMA
+from fleetdrv.document import document as document
 from fleetdrv.lines import alike, clean
 from fleetdrv.look import View
 from fleetdrv.nodeset import fold
 from fleetdrv.plan import Disruption, NodePlan, Step
 from fleetdrv.secret import hide
-
-SCHEMA = "fleetdrv/1"
 
 
 def plan_text(
@@ -88,11 +87,6 @@ def drift_json(view: View | str) -> dict[str, Any]:
         layer = {"layer": str(d.layer), "found": d.found, "wanted": d.wanted}
         drivers.setdefault(d.driver, []).append(layer)
     return {"differs": bool(drivers), "reason": view.plan.reason, "drivers": drivers}
-
-
-def document(command: str, exit_code: int, **parts: Any) -> str:
-    """Return the one JSON document of a command."""
-    return json.dumps({"schema": SCHEMA, "command": command, "exit_code": exit_code, **parts}, indent=2)
 
 
 def view_json(view: View | str) -> dict[str, Any]:

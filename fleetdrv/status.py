@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
-from fleetdrv import holds, names, ownership, pods, report, standstill
+from fleetdrv import holds, names, ownership, pods, standstill
 from fleetdrv import lease as leases
 from fleetdrv.cluster import Cluster
-from fleetdrv.crew import open_cluster
+from fleetdrv.document import document
 from fleetdrv.effects import Effects
 from fleetdrv.errors import ExitCode, InputError, NotFound
 from fleetdrv.lease import Holder
@@ -23,6 +23,7 @@ from fleetdrv.nodeset import fold
 from fleetdrv.options import Options
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.proc import alive, this_process
+from fleetdrv.reach import open_cluster
 from fleetdrv.timing import utc_now
 
 _BLOCKERS = 20
@@ -44,7 +45,7 @@ def status(options: Options, pool: str) -> ExitCode:
         pools = [_lease(lease, {_record_pool(node) for node in marked}, cluster.node) for lease in held.values()]
     held_nodes = {ownership.name(node): holds.said(node) or "" for node in kept}
     if options.json:
-        print(report.document("status", ExitCode.DONE, pools=pools, nodes=out, held=held_nodes))
+        print(document("status", ExitCode.DONE, pools=pools, nodes=out, held=held_nodes))
     else:
         print("\n".join(_lines(pools, out, held_nodes)))
     return ExitCode.DONE
