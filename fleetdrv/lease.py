@@ -151,17 +151,19 @@ def taken(lease: Object, holder: Holder, claim: Claim, floor_token: int, stamp: 
     """Return the Lease as `holder` takes it.
 
     A change of holder makes a token above both the Lease's and `floor_token`, the highest that any node has
-    seen: a Lease that was deleted and made anew must not count from zero.
+    seen: a Lease that was deleted and made anew must not count from zero. A holder who may wake again is to be
+    fenced off (fence.py), and until that is done the Lease says so.
     """
     spec: dict[str, Any] = {"leaseDurationSeconds": stamp.duration_seconds, "renewTime": _time(stamp.now)}
     if claim is not Claim.OURS or token(lease) < floor_token:
         spec["holderIdentity"] = holder.identity
         spec["acquireTime"] = _time(stamp.now)
         spec["leaseTransitions"] = max(token(lease), floor_token) + 1
-    return {**lease, "spec": {**_spec(lease), **spec}}
+    owed = {names.UNFENCED: "true"} if claim is Claim.EXPIRED else {}
+    return {**annotated(lease, owed), "spec": {**_spec(lease), **spec}}
 
 
-def renewed(lease: Object, now: datetime, annotations: Mapping[str, str]) -> dict[str, Any]:
+def renewed(lease: Object, now: datetime, annotations: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the Lease with a new renewTime, and annotations set."""
     return {**annotated(lease, annotations), "spec": {**_spec(lease), "renewTime": _time(now)}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fleetdrv import holding, names, selection
 from fleetdrv import lease as leases
@@ -13,6 +14,7 @@ from fleetdrv.crew import Crew
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
 from fleetdrv.events import Say
+from fleetdrv.fence import fence
 from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
 from fleetdrv.look import View
@@ -69,6 +71,7 @@ def locked(
         yield LoneLock(run=run, token=floor + 1, record=current)
         return
     with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
+        held.fence_off(partial(fence, crew.cluster, {host.node_name for host in crew.pool_hosts}))
         if held.record != record:
             raise Taken(f"pool {book.pool_name}: another run went on while this command looked; type it again")
         lock = _LeaseLock(held=held, run=run, record=current)

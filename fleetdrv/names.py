@@ -39,6 +39,18 @@ PAUSED = f"{DOMAIN}/paused"
 ABORT = f"{DOMAIN}/abort"
 """Lease annotation: id of the run that must start no more nodes."""
 
+FENCE = f"{DOMAIN}/fence"
+"""Node annotation: token of a controller that took the pool over from one that may wake again (fence.py)."""
+
+UNFENCED = f"{DOMAIN}/unfenced"
+"""Lease annotation, there from such a take-over until all of the pool's Nodes carry the new token."""
+
+FENCE = f"{DOMAIN}/fence"
+"""Node annotation: token of a controller that took the pool over from one that may wake again (fence.py)."""
+
+UNFENCED = f"{DOMAIN}/unfenced"
+"""Lease annotation, there from such a take-over until all of the pool's Nodes were written."""
+
 LEASE_NAMESPACE = "kube-system"
 LEASE_PREFIX = "fleetdrv-"
 

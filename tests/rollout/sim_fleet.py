@@ -186,12 +186,12 @@ class SimFleet:
         path.write_text(yaml.safe_dump(book, sort_keys=False))
         return path
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start fleetdrv; its cluster is behind the proxy."""
+    def start(self, *arguments: str, program: Sequence[str] = (FLEETDRV,)) -> subprocess.Popen[bytes]:
+        """Start fleetdrv, or what stands for it; its cluster is behind the proxy."""
         environment = {**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "XDG_STATE_HOME": str(self.folder)}
         environment["XDG_CACHE_HOME"] = str(self.folder / "cache")
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        return subprocess.Popen([FLEETDRV, *arguments], env=environment, stdin=subprocess.DEVNULL,
+        return subprocess.Popen([*program, *arguments], env=environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def fleetdrv(self, *arguments: str, code: int | None = None) -> Ended:
