@@ -18,7 +18,12 @@ from tests.rollout.sim_fleet import Ended, SimFleet
 LEASE_SECONDS = 6
 """Long enough that a busy machine renews it in time, which the rounds do not rely on."""
 
-_LAPTOP = (sys.executable, "-m", "tests.rollout.short_lease", str(LEASE_SECONDS))
+def short_lived(lease_seconds: int, api_seconds: int = 30) -> tuple[str, ...]:
+    """Return a fleetdrv whose Lease, and patience with an API that does not answer, lasts so long."""
+    return (sys.executable, "-m", "tests.rollout.short_lease", str(lease_seconds), str(api_seconds))
+
+
+_LAPTOP = short_lived(LEASE_SECONDS)
 _ELSEWHERE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *_LAPTOP)
 """In a pid namespace of its own, as on another machine: nobody there can tell whether a pid here lives."""
 PATIENCE_SECONDS = 240
