@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from fleetdrv import names
 from fleetdrv.ownership import Object
-from fleetdrv.records import Order, RunRecord
+from fleetdrv.records import Order, RunRecord, moment
 
 _HOLDER = re.compile(
     r"(?P<user>.*)@(?P<host>\S*) boot=(?P<boot>\S*) pidns=(?P<pid_namespace>\d+) "
@@ -119,6 +119,14 @@ def holder_name(lease: Object | None) -> str:
     """Name the holder for people."""
     identity = holder_identity(lease)
     return str(Holder.parse(identity) or identity or "nobody")
+
+
+def silent(lease: Object | None, now: datetime) -> bool:
+    """Whether a renewal is overdue by `now`, a clock of the machine that wrote the last one: its holder hangs."""
+    said = _spec(lease)
+    renewed_at = moment(str(said.get("renewTime") or ""))
+    lasts = timedelta(seconds=said.get("leaseDurationSeconds") or 0)
+    return renewed_at is not None and now - renewed_at > lasts
 
 
 def token(lease: Object | None) -> int:

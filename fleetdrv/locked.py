@@ -21,6 +21,7 @@ from fleetdrv.look import View
 from fleetdrv.proc import alive, this_process
 from fleetdrv.records import RunRecord
 from fleetdrv.send import Lock
+from fleetdrv.timing import utc_now
 
 
 @dataclass(slots=True)
@@ -83,12 +84,15 @@ def locked(
 
 
 def demand_free(crew: Crew) -> None:
-    """Raise Taken where a process of this machine drives the pool: known at once, before any node is looked at."""
+    """Raise Taken where a process of this machine drives the pool: known at once, before any node is looked at.
+
+    One that has not renewed the Lease in its time hangs (stopped, say): `acquire` then judges by its own clock.
+    """
     if crew.cluster is None:
         return
-    identity = leases.holder_identity(crew.cluster.lease(names.lease_name(crew.pool_name)))
-    other = Holder.parse(identity)
-    if other and alive(other, this_process()):
+    lease = crew.cluster.lease(names.lease_name(crew.pool_name))
+    other = Holder.parse(leases.holder_identity(lease))
+    if other and alive(other, this_process()) and not leases.silent(lease, utc_now()):
         raise Taken(f"pool {crew.pool_name}: is driven by {other}; see: fleetdrv status {crew.pool_name}")
 
 
