@@ -38,8 +38,9 @@ class LoneHost:
         """Nobody knows the pods here."""
         return {}
 
-    def take_out(self, run: str, why: str) -> None:
+    def take_out(self, run: str, why: str, still_allowed: Check = lambda: None) -> None:
         """Note the outage."""
+        still_allowed()
         self._standing = Standing(grip=Grip.OURS, run=run, out=True, reason=why)
 
     def adopt(self, run: str) -> None:

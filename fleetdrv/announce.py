@@ -21,7 +21,7 @@ from fleetdrv.model import Host
 from fleetdrv.notices import Notice
 from fleetdrv.proc import this_process
 from fleetdrv.records import Result
-from fleetdrv.service import KubernetesNode, Service
+from fleetdrv.service import Check, KubernetesNode, Service
 from fleetdrv.standing import Standing
 from fleetdrv.timing import stamp
 
@@ -65,9 +65,9 @@ class AnnouncedNode(KubernetesNode):
 
     herald: Herald
 
-    def take_out(self, run: str, why: str) -> None:
+    def take_out(self, run: str, why: str, still_allowed: Check = lambda: None) -> None:
         """As KubernetesNode."""
-        super().take_out(run, why)
+        super().take_out(run, why, still_allowed)
         self._tell(notices.cordoned(run, self.reason or why, self._since()))
 
     def give_back(self, run: str, result: Result, drivers: Mapping[str, str]) -> None:

@@ -26,6 +26,9 @@ _GET_PAUSES = (0.2, 1.0, 3.0)
 
 _LONGEST_PAUSE_SECONDS = 10.0
 
+_SILENCE_SECONDS = 20.0
+"""Who was silent for longer is not asked a second time: a read of a frozen API ends with its first timeout."""
+
 
 class Expired(ClusterError):
     """The place in a list that a page began at is forgotten (410): list from the start."""
@@ -59,10 +62,13 @@ class Api:
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Mapping[str, Any]:
         """GET an object. Tried four times where no usable answer came; raises ClusterError's children."""
+        began = time.monotonic()
         for pause in _GET_PAUSES:
             try:
                 answer = self.send("GET", path, params=params)
             except ClusterAway:
+                if time.monotonic() - began > _SILENCE_SECONDS:
+                    raise
                 time.sleep(pause)
                 continue
             if not _passing(answer.code):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from fleetdrv import lease as leases
@@ -132,9 +131,7 @@ class Held:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def may_act(self) -> bool:
@@ -177,6 +174,13 @@ class Held:
         also = {names.COURSE: course.to_json()} if course else {}
         with self._lock:
             self._write({names.RUN_RECORD: record.to_json(), **also})
+
+    def fence_off(self, fence: Callable[[int], None]) -> None:
+        """Have the controller fenced off that lost this Lease by its expiry, if that is still to be done."""
+        if leases.annotation(self._lease, names.UNFENCED):
+            fence(self.token)
+            with self._lock:
+                self._write({names.UNFENCED: None})
 
     def renew(self) -> bool:
         """Renew once; False where that did not work, for whatever reason (see `why_not` for how bad)."""
@@ -223,7 +227,7 @@ class Held:
             if self._lost:
                 return
 
-    def _write(self, annotations: Mapping[str, str]) -> None:
+    def _write(self, annotations: Mapping[str, str | None]) -> None:
         """Renew, compare-and-swap. What others write beside us (pause, abort) is read and kept."""
         for attempt in range(1, _TRIES + 1):
             if self._lost:

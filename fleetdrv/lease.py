@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from fleetdrv import names
 from fleetdrv.errors import Refused
 from fleetdrv.ownership import Object
-from fleetdrv.records import Course, Order, RunRecord
+from fleetdrv.records import Course, Order, RunRecord, moment
 
 _HOLDER = re.compile(
     r"(?P<user>.*)@(?P<host>\S*) boot=(?P<boot>\S*) pidns=(?P<pid_namespace>\d+) "
@@ -122,6 +122,14 @@ def holder_name(lease: Object | None) -> str:
     return str(Holder.parse(identity) or identity or "nobody")
 
 
+def silent(lease: Object | None, now: datetime) -> bool:
+    """Whether a renewal is overdue by `now`, a clock of the machine that wrote the last one: its holder hangs."""
+    said = _spec(lease)
+    renewed_at = moment(str(said.get("renewTime") or ""))
+    lasts = timedelta(seconds=said.get("leaseDurationSeconds") or 0)
+    return renewed_at is not None and now - renewed_at > lasts
+
+
 def token(lease: Object | None) -> int:
     """Return the fencing token."""
     return int(_spec(lease).get("leaseTransitions") or 0)
@@ -152,17 +160,19 @@ def taken(lease: Object, holder: Holder, claim: Claim, floor_token: int, stamp: 
     """Return the Lease as `holder` takes it.
 
     A change of holder makes a token above both the Lease's and `floor_token`, the highest that any node has
-    seen: a Lease that was deleted and made anew must not count from zero.
+    seen: a Lease that was deleted and made anew must not count from zero. A holder who may wake again is to be
+    fenced off (fence.py), and until that is done the Lease says so.
     """
     spec: dict[str, Any] = {"leaseDurationSeconds": stamp.duration_seconds, "renewTime": _time(stamp.now)}
     if claim is not Claim.OURS or token(lease) < floor_token:
         spec["holderIdentity"] = holder.identity
         spec["acquireTime"] = _time(stamp.now)
         spec["leaseTransitions"] = max(token(lease), floor_token) + 1
-    return {**lease, "spec": {**_spec(lease), **spec}}
+    owed = {names.UNFENCED: "true"} if claim is Claim.EXPIRED else {}
+    return {**annotated(lease, owed), "spec": {**_spec(lease), **spec}}
 
 
-def renewed(lease: Object, now: datetime, annotations: Mapping[str, str]) -> dict[str, Any]:
+def renewed(lease: Object, now: datetime, annotations: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the Lease with a new renewTime, and annotations set."""
     return {**annotated(lease, annotations), "spec": {**_spec(lease), "renewTime": _time(now)}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fleetdrv import holding, names, ownership, selection
 from fleetdrv import lease as leases
@@ -13,6 +14,7 @@ from fleetdrv.crew import Crew
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
 from fleetdrv.events import Say
+from fleetdrv.fence import fence
 from fleetdrv.holding import Held
 from fleetdrv.lease import Holder
 from fleetdrv.look import View
@@ -20,6 +22,7 @@ from fleetdrv.proc import alive, this_process
 from fleetdrv.records import Course, RunRecord
 from fleetdrv.send import Lock
 from fleetdrv.standing import is_out
+from fleetdrv.timing import utc_now
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ def locked_for_one(crew: Crew, views: Mapping[str, View | str], run: str) -> Ite
         yield LoneLock(run=run, token=floor + 1, record=record)
         return
     with holding.acquire(crew.cluster, crew.pool_name, this_process(), floor_token=floor) as held:
+        held.fence_off(partial(fence, crew.cluster, {host.node_name for host in crew.pool_hosts}))
         yield _NodeLock(held=held, run=run, record=record, course=_course(crew, run))
 
 
@@ -93,6 +97,7 @@ def locked(
         yield LoneLock(run=run, token=floor + 1, record=current)
         return
     with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
+        held.fence_off(partial(fence, crew.cluster, {host.node_name for host in crew.pool_hosts}))
         if held.record != record:
             raise Taken(f"pool {book.pool_name}: another run went on while this command looked; type it again")
         lock = _LeaseLock(held=held, run=run, record=current, course=_course(crew, run))
@@ -124,12 +129,15 @@ def _floor(views: Mapping[str, View | str]) -> int:
 
 
 def demand_free(crew: Crew) -> None:
-    """Raise Taken where a process of this machine drives the pool: known at once, before any node is looked at."""
+    """Raise Taken where a process of this machine drives the pool: known at once, before any node is looked at.
+
+    One that has not renewed the Lease in its time hangs (stopped, say): `acquire` then judges by its own clock.
+    """
     if crew.cluster is None:
         return
-    identity = leases.holder_identity(crew.cluster.lease(names.lease_name(crew.pool_name)))
-    other = Holder.parse(identity)
-    if other and alive(other, this_process()):
+    lease = crew.cluster.lease(names.lease_name(crew.pool_name))
+    other = Holder.parse(leases.holder_identity(lease))
+    if other and alive(other, this_process()) and not leases.silent(lease, utc_now()):
         raise Taken(f"pool {crew.pool_name}: is driven by {other}; see: fleetdrv status {crew.pool_name}")
 
 

@@ -42,6 +42,13 @@ class View:
     """Last known good of the playbook's drivers, as they were wanted then."""
     sight: Sight
 
+    def obeys_before(self, token: int) -> bool:
+        """Whether the node would still take a job of an earlier controller that is late, and change something.
+
+        Such a node must learn of the newer token before it serves again.
+        """
+        return self.standing.touched and self.facts.highest_token < token
+
 
 class NotTheNode(Refused):
     """The machine that answered over SSH is not the one that the Node object stands for."""

@@ -44,6 +44,12 @@ ABORT = f"{DOMAIN}/abort"
 COURSE = f"{DOMAIN}/course"
 """Lease annotation: the command that goes on with the run, and who was out when it stopped; for `status`."""
 
+FENCE = f"{DOMAIN}/fence"
+"""Node annotation: token of a controller that took the pool over from one that may wake again (fence.py)."""
+
+UNFENCED = f"{DOMAIN}/unfenced"
+"""Lease annotation, there from such a take-over until all of the pool's Nodes were written."""
+
 LEASE_NAMESPACE = "kube-system"
 LEASE_PREFIX = "fleetdrv-"
 

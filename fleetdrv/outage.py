@@ -80,7 +80,7 @@ class Outage:
             self._occupants.update(self.service.occupants())  # who owned a pod is not known once it is gone
         self.tell("cordon", due.why, Level.PROGRESS)
         self._before = self._before or self.effects.of_this_thread()
-        self.service.take_out(warrant.run, due.why)
+        self.service.take_out(warrant.run, due.why, warrant.check)
         self._clock(seen)
         if drains and (failed := self._drain(seen, warrant)):
             return failed
@@ -192,29 +192,34 @@ class Outage:
         """Record what was verified as last known good, then uncordon."""
         drivers = seen.wanted
         unkept = [driver for driver in drivers if _unkept(driver, seen.facts)]
-        if unkept and not self._keep(seen.facts, unkept, warrant):
+        if (unkept or seen.obeys_before(warrant.token)) and not self._keep(seen.facts, unkept, warrant):
             return None
         self._uncordon(seen, due, warrant, {driver.name: driver.version for driver in drivers})
         return due
 
     def _keep(self, facts: NodeFacts, drivers: Sequence[Driver], warrant: Warrant) -> bool:
-        """Record drivers as last known good. False: the job was cut off or never began, so look again."""
+        """Record drivers as last known good, if any. False: the job was cut off or never began, so look again."""
         ours = f"{warrant.run}.{Phase.KEEP}."
         taken = [int(job.id.removeprefix(ours)) for job in facts.jobs if job.id.startswith(ours)]
-        self.tell("keep", "verified; recorded as last known good", Level.PROGRESS)
+        said = "verified; recorded as last known good" if drivers else "the node learns who drives it now"
+        self.tell("keep", said, Level.PROGRESS)
         payload = {f"{d.name}.json": d.model_dump_json().encode() for d in drivers}
         job = job_id(warrant.run, Phase.KEEP, max(taken, default=0) + 1)
         end = self.jobs.send(job, tuple(keep(d, facts) for d in drivers), warrant, payload)
         if end.exit_code is None or end.failed_step == "lock":
             return False
+        if end.exit_code != 0 and not drivers:
+            raise Permanent(self.jobs.line.node, "token", end.tail(1))
         if end.exit_code != 0:
             # The driver is verified: no reason to keep the node from serving, but one to say so.
             why = f"not kept as last known good, so the next version could not be rolled back: {end.tail(1)}"
             self.tell("keep", why, Level.WARNING)
         return True
 
-    def give_back(self, seen: View, due: Owed, warrant: Warrant) -> Owed:
+    def give_back(self, seen: View, due: Owed, warrant: Warrant) -> Owed | None:
         """Uncordon a node that was not touched, or stands at its last known good again."""
+        if seen.obeys_before(warrant.token) and not self._keep(seen.facts, (), warrant):
+            return None
         drivers = seen.good if due.debt is Debt.RETURN_ROLLED_BACK else ()
         self._uncordon(seen, due, warrant, {driver.name: driver.version for driver in drivers})
         self.jobs.fetch(due.job)

@@ -51,8 +51,8 @@ class Service(Protocol):
         """Name the pods on the node and their owners, by UID."""
         ...
 
-    def take_out(self, run: str, why: str) -> None:
-        """Cordon the node as ours, or adopt what an earlier run of the same pool left out."""
+    def take_out(self, run: str, why: str, still_allowed: Check = lambda: None) -> None:
+        """Cordon the node as ours, or adopt what an earlier run left out; `still_allowed` before each try."""
         ...
 
     def adopt(self, run: str) -> None:
@@ -149,10 +149,11 @@ class KubernetesNode:
         """Name every pod on the node as NAMESPACE/NAME of KIND OWNER, by UID."""
         return {pods.uid(pod): pods.full_title(pod) for pod in self.cluster.pods_on(self.node)}
 
-    def take_out(self, run: str, why: str) -> None:
+    def take_out(self, run: str, why: str, still_allowed: Check = lambda: None) -> None:
         """Cordon: one PATCH sets bit, taint, label, annotation and opt-outs, or nothing."""
 
         def decide(node: Object) -> Patch | None:
+            still_allowed()  # after the Node was read: fence.py counts on that order
             owner = ownership.state(node)
             if owner.kind in self.takes:
                 reason = (self.reason or why)[:500]

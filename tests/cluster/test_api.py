@@ -107,6 +107,16 @@ def test_a_read_is_not_tried_for_ever(api: Api, server: Server, reply: Reply) ->
     assert len(server.asked) == 4
 
 
+def test_a_read_that_was_long_without_an_answer_is_not_tried_again(
+    api: Api, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "_SILENCE_SECONDS", 0.0)
+    server.replies = [None] * 9
+    with pytest.raises(ClusterAway, match="GET /x"):
+        api.get("/x")
+    assert server.asked == ["GET /x"]
+
+
 def test_the_server_says_how_long_to_wait(api: Api, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("fleetdrv.api.time.sleep", slept.append)

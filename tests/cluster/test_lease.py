@@ -49,6 +49,28 @@ def test_takeover(lease: dict[str, Any] | None, alive: bool | None, unchanged: f
     assert leases.takeover(lease, ME, alive=alive, unchanged_seconds=unchanged, duration_seconds=15) is claim
 
 
+@pytest.mark.parametrize(
+    ("lease", "silent"),
+    [
+        (None, False),
+        (held_by(YOU), False),  # it does not say when it was renewed
+        (held_by(YOU, renewTime="2026-11-23T04:59:00.000000Z"), False),
+        (held_by(YOU, renewTime="2026-11-23T04:58:59.999999Z"), True),
+        (held_by(YOU, renewTime="2026-11-23T06:00:00.000000Z"), False),  # a clock was set back
+    ],
+)
+def test_a_holder_that_hangs_is_told_by_its_own_machines_clock(lease: dict[str, Any] | None, silent: bool) -> None:
+    assert leases.silent(lease, NOW) is silent
+
+
+@pytest.mark.parametrize("claim", Claim)
+def test_only_whoever_may_wake_again_is_to_be_fenced_off(claim: Claim) -> None:
+    taken = leases.taken(held_by(YOU), ME, claim, 0, Stamp(60, NOW))
+    assert (leases.annotation(taken, names.UNFENCED) is not None) == (claim is Claim.EXPIRED)
+    again = leases.taken(taken, ME, Claim.FREE, 0, Stamp(60, NOW))
+    assert leases.annotation(again, names.UNFENCED) == leases.annotation(taken, names.UNFENCED), "until it is done"
+
+
 def test_a_stranger_of_another_program_is_only_ever_waited_for() -> None:
     lease = held_by(None, holderIdentity="kube-controller-manager_1234")
     assert Holder.parse(leases.holder_identity(lease)) is None

@@ -6,6 +6,8 @@ import base64
 import json
 import ssl
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,36 +22,81 @@ _HOP_BY_HOP = {
 }  # fmt: skip
 
 
+def _passes(*_: str) -> None:
+    """Refuse nothing."""
+
+
 class ApiProxy:
     """Listens on loopback; `kubeconfig` makes kubectl go through it with the real one's credentials."""
 
     def __init__(self, kubeconfig: Path, folder: Path, points: Points) -> None:
         self._upstream = client(yaml.safe_load(kubeconfig.read_text()), folder)
-        handler = type("Handler", (_Handler,), {"upstream": self._upstream, "points": points})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self.refusal: Callable[[str, str], Refusal | None] = _passes
+        """Answers requests (method, path) in the API server's place, where it returns something."""
+        self.answers = threading.Event()
+        """While it is clear, requests are taken in and get no answer; later their connections are dropped."""
+        self.answers.set()
+        self._handler = type("Handler", (_Handler,), {"upstream": self._upstream, "points": points, "proxy": self})
+        self._listen(0)
         self.kubeconfig = folder / "through-proxy.kubeconfig"
         self.kubeconfig.write_text(yaml.safe_dump(_redirected(self._server.server_address[1])))
         self.kubeconfig.chmod(0o600)
 
-    def close(self) -> None:
-        """Stop listening."""
+    def _listen(self, port: int) -> None:
+        self.there = True
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def vanish(self) -> None:
+        """Refuse connections, and drop those that are open at their next request."""
+        self.there = False
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def come_back(self) -> None:
+        """Listen again, answer again, whatever was amiss."""
+        self.refusal = _passes
+        self.answers.set()
+        if not self.there:
+            self._listen(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.answers.set()
+        if self.there:
+            self.vanish()
         self._upstream.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A Status that the proxy answers by itself."""
+
+    code: int
+    message: str
+    retry_after_seconds: int = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     upstream: httpx.Client
     points: Points
+    proxy: ApiProxy
     lease: Any = None
 
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        frozen = not self.proxy.answers.is_set()
+        if frozen or not self.proxy.there:
+            self.proxy.answers.wait()
+            self.close_connection = True
+            return
+        if refusal := self.proxy.refusal(self.command, self.path):
+            self._refuse(refusal)
+            return
         point = _point(self.command, self.path, body) if self._writes() and not self._renews(body) else None
         moment = self.points.arrive(point) if point else None
         if moment is Moment.BEFORE:
@@ -66,6 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(answer)
         if moment is Moment.AFTER:
             self.points.kill()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": refusal.code}
+        content = json.dumps({**status, "message": refusal.message}).encode()
+        self.send_response(refusal.code)
+        self.send_header("Content-Type", "application/json")
+        if refusal.retry_after_seconds:
+            self.send_header("Retry-After", str(refusal.retry_after_seconds))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _writes(self) -> bool:
         return self.command != "GET" and "dryRun=" not in self.path

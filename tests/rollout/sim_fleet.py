@@ -36,6 +36,7 @@ class SimFleet:
         self.folder, self.admin = folder, admin
         self.points, self._loop = Points(), Loop()
         self.tag = folder.name.replace("_", "-")
+        self._loaded: dict[str, tuple[str, ...]] = {}
         self.api = ApiProxy(kubeconfig, folder, self.points)
         key = folder / "id_ed25519"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -185,12 +186,12 @@ class SimFleet:
         path.write_text(yaml.safe_dump(book, sort_keys=False))
         return path
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start fleetdrv; its cluster is behind the proxy."""
+    def start(self, *arguments: str, program: Sequence[str] = (FLEETDRV,)) -> subprocess.Popen[bytes]:
+        """Start fleetdrv, or what stands for it; its cluster is behind the proxy."""
         environment = {**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "XDG_STATE_HOME": str(self.folder)}
         environment["XDG_CACHE_HOME"] = str(self.folder / "cache")
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        return subprocess.Popen([FLEETDRV, *arguments], env=environment, stdin=subprocess.DEVNULL,
+        return subprocess.Popen([*program, *arguments], env=environment, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def fleetdrv(self, *arguments: str, code: int | None = None) -> Ended:
@@ -238,6 +239,7 @@ class SimFleet:
 
     def snapshot(self) -> None:
         """Remember the nodes as they are."""
+        self._loaded = {name: tuple(node.loaded()) for name, node in self.nodes.items()}
         self.cache.mkdir(parents=True, exist_ok=True)
         _mirror(self.folder / "cache", self.folder / "snapshot" / "cache")
         for name, node in self.nodes.items():
@@ -245,7 +247,7 @@ class SimFleet:
                 _mirror(node.folder / part, self.folder / "snapshot" / name / part)
 
     def restore(self) -> None:
-        """Bring nodes, Node objects and Lease back to the snapshot; the driver is loaded again."""
+        """Bring nodes, Node objects and Lease back to the snapshot; what was loaded is loaded again."""
         self._send("DELETE", self._lease_path())
         _mirror(self.folder / "snapshot" / "cache", self.folder / "cache")
         for name, node in self.nodes.items():
@@ -253,7 +255,8 @@ class SimFleet:
             for part in node.kept:
                 _mirror(self.folder / "snapshot" / name / part, node.folder / part)
             node.reboot_from_disk()
-            node.call("modprobe fleetdrv_toy")
+            for module in self._loaded[name]:
+                node.call(f"modprobe {module}")
             self._send("DELETE", f"/api/v1/nodes/{name}")
             self.make_node(name)
 

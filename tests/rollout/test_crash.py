@@ -1,96 +1,114 @@
-"""SIGKILL at every outward effect of a rollout from 1.0 to 1.1, then the same command again.
+"""SIGKILL at every outward effect of every kind of run, then the same command again.
 
 The effects are counted outside the program: every exec by the SSH fronts, every API write by the proxy
 before the API server. The controller dies at each of them three times: before it was sent, sent without an
 answer, and right after the answer. Whatever it left behind, the same command has to end where an
 uninterrupted run ends.
+
+CI tries a fixed part of these moments (`Kind.stride`); `python -m tests.rollout` tries all of them, a moment of a
+kind at a time, and writes the counts into docs/reliability.md.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleetdrv.api import Api
-from tests.rollout.points import Moment, Point
+from tests.apt.conftest import _packages
+from tests.apt.repository import Key, Repository, dkms_package
+from tests.rollout.kills import kill_at
+from tests.rollout.kinds import KINDS, Kind
+from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import SimFleet
+from tests.rollout.test_packages import AptFleet
+from tests.sim.debian import DebianNode
 
-SHARDS = 4
-"""Parts that can run in different processes; each has a fleet of its own."""
+Pair = tuple[int, Moment]
+WHOLE = os.environ.get("FLEETDRV_RELIABILITY") == "whole"
+MOMENTS = {moment.value: (moment,) for moment in Moment} if WHOLE else {"a part": tuple(Moment)}
+
+
+def part(recorded: int, moments: tuple[Moment, ...], stride: int) -> list[Pair]:
+    """Choose where a test kills: at every effect, or at one in `stride`, each time at another moment.
+
+    >>> [(at, moment.name) for at, moment in part(5, tuple(Moment), 4)]
+    [(0, 'BEFORE'), (1, 'UNANSWERED'), (2, 'AFTER'), (4, 'BEFORE')]
+    """
+    everything = [(at, moment) for at in range(recorded) for moment in moments]
+    return everything if WHOLE else everything[::stride]
 
 
 @pytest.fixture
-def upgraded(tmp_path: Path, least_privilege: Path, admin_api: Api, builds: Path) -> Iterator[SimFleet]:
-    """Two nodes at 1.0, to which `restore` returns."""
-    fleet = SimFleet(tmp_path, least_privilege, admin_api, builds)
-    try:
-        fleet.apply("1.0")
-        fleet.snapshot()
-        fleet.restore()
-        yield fleet
-    finally:
-        fleet.close()
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
 
 
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_killed_at_any_effect_the_same_command_finishes(upgraded: SimFleet, shard: int) -> None:
-    fleet = upgraded
-    fleet.points.arm(-1, Moment.BEFORE)
-    fleet.apply("1.1")
-    wanted, recorded = fleet.end_state(), len(fleet.points.seen)
-    assert {point.kind for point in fleet.points.seen} == {"api", "exec"}
-    assert recorded > 20, fleet.points.seen
-    killed = 0
-    chosen = [(at, moment) for at in range(recorded) for moment in Moment][shard::SHARDS]
-    for at, moment in chosen:
-        fleet.restore()
-        point = kill_at(fleet, at, moment)
+@pytest.fixture
+def made(
+    kind: Kind, tmp_path: Path, least_privilege: Path, admin_api: Api, builds: Path
+) -> Iterator[SimFleet]:
+    """The fleet as it is when the command is typed, to which `restore` returns."""
+    with Key() as key:
+        if kind.packaged:
+            (tmp_path / "srv").mkdir()
+            repository = Repository(tmp_path / "srv/repository", key)
+            repository.add(*(p for p in _packages() if p.name != "toy-dkms"), dkms_package("1.0"))
+            make = partial(DebianNode, served=tmp_path / "srv")
+            fleet = AptFleet(tmp_path, least_privilege, admin_api, builds, size=kind.size, make=make)
+            fleet.repository = repository
+        else:
+            fleet = SimFleet(tmp_path, least_privilege, admin_api, builds, size=kind.size)
+        try:
+            kind.prepare(fleet)
+            fleet.snapshot()
+            fleet.restore()
+            yield fleet
+        finally:
+            fleet.close()
+
+
+@pytest.mark.timeout(7200 if WHOLE else 1500)
+@pytest.mark.parametrize("moments", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
+def test_killed_at_any_effect_the_same_command_finishes(
+    made: SimFleet, kind: Kind, moments: tuple[Moment, ...], record_property: Callable[[str, object], None]
+) -> None:
+    command = kind.command(made)
+    made.points.arm(-1, Moment.BEFORE)
+    made.fleetdrv(*command, code=kind.code)
+    wanted, recorded = made.end_state(), len(made.points.seen)
+    assert {point.kind for point in made.points.seen} == {"api", "exec"}
+    assert recorded > 10 * kind.size, made.points.seen
+    killed, faults = 0, []
+    for at, moment in part(recorded, moments, kind.stride):
+        made.restore()
+        point = kill_at(made, command, at, moment)
         killed += 1
-        fleet.points.arm(-1, Moment.BEFORE)
-        ended = fleet.apply("1.1", code=None)
-        told = f"killed at {at}, {moment}: {point}\n{ended}"
-        assert ended.code == 0, told
-        assert fleet.end_state() == wanted, told
-    assert killed == len(chosen)
+        made.points.arm(-1, Moment.BEFORE)
+        ended, now = made.fleetdrv(*command), made.end_state()
+        if ended.code != kind.code or now != wanted:
+            faults.append(f"killed at {at}, {moment}: {point}\n{ended}\n{_differences(now, wanted)}")
+    record_property("effects recorded", recorded)
+    record_property("killed at", killed)
+    record_property("ended as if not killed", killed - len(faults))
+    assert not faults, "\n\n".join(faults)
+    assert killed == recorded or not WHOLE
 
 
-def kill_at(fleet: SimFleet, at: int, moment: Moment, book: Path | None = None) -> Point:
-    """Run an upgrade that is killed at the effect with this number; return that effect."""
-    fleet.points.arm(at, moment)
-    fleet.points.victim = 0
-    book = book or fleet.playbook("1.1")
-    with fleet.start("apply", str(book), "-i", str(fleet.inventory), "--yes") as process:
-        fleet.points.victim = process.pid
-        out, errors = process.communicate(timeout=240)
-    fleet.points.victim = 0
-    assert process.returncode == -signal.SIGKILL, (at, moment, process.returncode, out, errors)
-    assert fleet.points.killed is not None
-    return fleet.points.killed
-
-
-def shards(recorded: int) -> dict[int, list[Any]]:
-    """Say which effects each part covers; together they are all of them."""
-    everything = [(at, moment) for at in range(recorded) for moment in Moment]
-    return {shard: everything[shard::SHARDS] for shard in range(SHARDS)}
-
-
-def test_the_parts_cover_every_effect() -> None:
-    covered = [pair for part in shards(23).values() for pair in part]
-    assert sorted(covered, key=str) == sorted(((a, m) for a in range(23) for m in Moment), key=str)
+def _differences(now: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say of each node what ended otherwise."""
+    pairs = ((node, key, part, now[node][key]) for node, parts in wanted.items() for key, part in parts.items())
+    return "\n".join(f"{node}: {key}: {found} not {part}" for node, key, part, found in pairs if found != part)
 
 
 def test_a_dead_controller_takes_its_kubectl_along(fleet: SimFleet) -> None:
-    kill_at_first = fleet.playbook("1.0")
-    fleet.points.arm(0, Moment.AFTER)
-    with fleet.start("apply", str(kill_at_first), "-i", str(fleet.inventory), "--yes") as process:
-        fleet.points.victim = process.pid
-        process.communicate(timeout=120)
+    kill_at(fleet, KINDS["from nothing"].command(fleet), 0, Moment.AFTER)
     left = [
         path.parent.name
         for path in Path("/proc").glob("[0-9]*/environ")

@@ -17,9 +17,9 @@ from fleetdrv.api import Api
 from tests.apt.conftest import _packages
 from tests.apt.repository import Key, Repository, dkms_package
 from tests.fixtures_cluster import admin_api, control_plane, least_privilege  # noqa: F401  # fixtures
+from tests.rollout.kills import kill_at
 from tests.rollout.points import Moment
 from tests.rollout.sim_fleet import Ended, SimFleet
-from tests.rollout.test_crash import kill_at
 from tests.rollout.test_story import Watcher
 from tests.sim.debian import DebianNode
 from tests.sim.node import build_id
@@ -54,10 +54,13 @@ class AptFleet(SimFleet):
         path.write_text(yaml.safe_dump({**book, "rollout": {"canary": 1, "max_failures": 2}}))
         return path
 
+    def command(self, version: str, **apt: Any) -> tuple[str, ...]:
+        """Return the command line that applies it."""
+        return ("apply", str(self.book(version, **apt)), "-i", str(self.inventory), "--yes")
+
     def bring(self, version: str, *options: str, code: int | None = 0, **apt: Any) -> Ended:
         """Apply it."""
-        words = ("apply", str(self.book(version, **apt)), "-i", str(self.inventory), "--yes", *options)
-        return self.fleetdrv(*words, code=code)
+        return self.fleetdrv(*self.command(version, **apt), *options, code=code)
 
     def look(self, version: str, *options: str, code: int | None = None, **apt: Any) -> Ended:
         """Plan it."""
@@ -363,7 +366,7 @@ def test_killed_at_any_command_to_a_node_the_same_command_finishes(fleet: AptFle
     assert len(execs) >= 6, fleet.points.seen
     for at in execs:
         fleet.restore()
-        point = kill_at(fleet, at, moment, fleet.book("1.1"))
+        point = kill_at(fleet, fleet.command("1.1"), at, moment)
         ended = fleet.bring("1.1", code=None)
         told = f"killed at {at}, {moment}: {point}\n{ended}"
         assert ended.code == 0, told

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 64
     chosen = ["tests/vm", *arguments[1:]] if whole else arguments
-    commit = _commit()
+    at = commit(RESULTS)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         argv = [sys.executable, "-m", "pytest", "-q", "-o", "junit_family=xunit1", f"--junitxml={report}"]
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         code = subprocess.run([*argv, *chosen], cwd=ROOT, env=environment, check=False).returncode
         if not report.exists():
             return code
-        ran = dict(read_report(report, commit, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
+        ran = dict(read_report(report, at, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())))
     before = {} if whole else read_page(RESULTS.read_text())
     RESULTS.write_text(page({**{test: seen for test, seen in before.items() if _exists(test)}, **ran}))
     print("".join(f"{what}: {value}\n" for seen in ran.values() for what, value in seen.notes), end="")
@@ -69,7 +69,7 @@ def read_report(report: Path, commit: str, when: str) -> Iterable[tuple[Test, Se
         file = str(case.get("classname")).rpartition(".")[2] + ".py"
         notes = tuple((str(said.get("name")), str(said.get("value"))) for said in case.iter("property"))
         seconds = f"{float(case.get('time', 0)):.0f}"
-        yield ((file, _promise(str(case.get("name")))),
+        yield ((file, promise_of(str(case.get("name")))),
                Seen("FAILED" if failed else "passed", seconds, commit, when, notes))
 
 
@@ -83,12 +83,12 @@ def read_page(text: str) -> dict[Test, Seen]:
     return {(file, promise): Seen(*rest, notes=notes.get((file, promise), ())) for file, promise, *rest in rows}
 
 
-def page(seen: Mapping[Test, Seen]) -> str:
+def page(seen: Mapping[Test, Seen], head: str = _HEAD) -> str:
     """Write the page, sorted by file."""
     tests = sorted(seen.items(), key=lambda item: item[0][0])
     rows = [(*test, it.result, it.seconds, it.commit, it.when) for test, it in tests]
     notes = [(*test, *note) for test, it in tests for note in it.notes]
-    return _HEAD + "\n" + _ROWS + _table(rows) + _NOTES + _table(notes)
+    return head + "\n" + _ROWS + _table(rows) + _NOTES + _table(notes)
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:
@@ -99,7 +99,8 @@ def _cells(text: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
 
 
-def _promise(name: str) -> str:
+def promise_of(name: str) -> str:
+    """Return what a test's name promises."""
     return name.removeprefix("test_").replace("_", " ")
 
 
@@ -110,11 +111,11 @@ def _exists(test: Test) -> bool:
     return path.exists() and f"def test_{promise.partition('[')[0].replace(' ', '_')}(" in path.read_text()
 
 
-def _commit() -> str:
-    """Name what is run; changes that are in no commit are told, but for the page itself."""
+def commit(written: Path) -> str:
+    """Name what is run; changes that are in no commit are told, but for the page that is written."""
     describe = ["git", "describe", "--always", "--abbrev=12"]
     name = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", f":!{RESULTS.relative_to(ROOT)}"]
+    changed = ["git", "diff", "--quiet", "HEAD", "--", ".", f":!{written.relative_to(ROOT)}"]
     return name + ("-dirty" if subprocess.run(changed, cwd=ROOT, check=False).returncode else "")
 
 
