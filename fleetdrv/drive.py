@@ -21,7 +21,7 @@ from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
-from fleetdrv.look import View, judge, look
+from fleetdrv.look import OtherBoot, View, judge, look
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase
 from fleetdrv.send import Sender, Warrant
@@ -38,6 +38,8 @@ FRESH_SECONDS = 30.0
 """A look that is younger serves as the first of a turn: the survey's for the nodes that start at once."""
 
 AWAY_SECONDS = 5.0
+BOOT_SECONDS = 300.0
+"""For the kubelet of a node that was rebooted under way to report the new boot, once SSH answers."""
 
 
 Act = Callable[[View, Owed, Warrant], Owed | None]
@@ -110,14 +112,27 @@ class NodeDriver:
         self._due = self._owed(self.view, run)
         return self._due
 
-    def _look_once(self, run: str) -> Owed:
+    def _look_once(self, warrant: Warrant) -> Owed:
         """Use a fresh look that nothing was done after; each serves once."""
         due, self._due = self._due, None
         if due is not None and self.now() - self._looked_at < FRESH_SECONDS:
             return due
-        due = self.look(run)
+        due = self._look_patiently(warrant)
         self._due = None
         return due
+
+    def _look_patiently(self, warrant: Warrant) -> Owed:
+        """Look; a node that has proven itself to this run and was rebooted since gets time to report its boot."""
+        until = self.now() + BOOT_SECONDS
+        while True:
+            try:
+                return self.look(warrant.run)
+            except OtherBoot:
+                if self.view is None or self.now() >= until:
+                    raise
+                self._tell("boot", "it was rebooted under way; waiting until its kubelet has reported again")
+                self.sleep(AWAY_SECONDS)
+                warrant.check()
 
     def prepare(self, warrant: Warrant) -> Owed:
         """Do all that can be done without taking the node out of service; return what is due then.
@@ -206,7 +221,7 @@ class NodeDriver:
             warrant.check()
             self.stopwatch.enter("look")
             try:
-                due = self._look_once(warrant.run)
+                due = self._look_once(warrant)
                 act = acts.get(due.debt)
                 if act is None:
                     self._due = due  # nothing was done: the next part of the turn may go on from here
