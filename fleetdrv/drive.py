@@ -7,7 +7,7 @@ continued by reading the same debts. Runs in a worker thread of its own; tells w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -22,13 +22,13 @@ from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
 from fleetdrv.load import Loaded
-from fleetdrv.look import View, judge, look
+from fleetdrv.look import OtherBoot, View, judge, look
 from fleetdrv.mend import owed
 from fleetdrv.outage import Outage
 from fleetdrv.phases import Phase, last_job
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
-from fleetdrv.sharing import Build, builds
+from fleetdrv.staging import Staging
 from fleetdrv.timing import Stopwatch, stamp
 from fleetdrv.turn import Debt, Grip, Owed, Verdict
 from fleetdrv.versions import Versions
@@ -41,6 +41,8 @@ FRESH_SECONDS = 30.0
 
 AWAY_SECONDS = 5.0
 
+BOOT_SECONDS = 300.0
+"""For the kubelet of a node that was rebooted under way to report the new boot, once SSH answers."""
 
 Act = Callable[[View, Owed, Warrant], Owed | None]
 
@@ -71,12 +73,21 @@ class NodeDriver:
     _causes: causes.Causes = field(init=False)
     _looked_at: float = 0.0
     _jobs: Sender = field(init=False)
+    _staging: Staging = field(init=False)
     _outage: Outage = field(init=False)
 
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.now)
         self._jobs = Sender(line=self.line, pool=self.loaded.playbook.pool_name, now=self.now, tell=self._tell)
         self._causes = causes.Causes(self._jobs.ends)
+        self._staging = Staging(
+            name=self.name,
+            loaded=self.loaded,
+            jobs=self._jobs,
+            builds=self.builds,
+            stopwatch=self.stopwatch,
+            tell=self._tell,
+        )
         self._outage = Outage(
             service=self.service,
             loaded=self.loaded,
@@ -119,14 +130,27 @@ class NodeDriver:
         self._due = self._owed(self.view, run)
         return self._due
 
-    def _look_once(self, run: str) -> Owed:
+    def _look_once(self, warrant: Warrant) -> Owed:
         """Use a fresh look that nothing was done after; each serves once."""
         due, self._due = self._due, None
         if due is not None and self.now() - self._looked_at < FRESH_SECONDS:
             return due
-        due = self.look(run)
+        due = self._look_patiently(warrant)
         self._due = None
         return due
+
+    def _look_patiently(self, warrant: Warrant) -> Owed:
+        """Look; a node that has proven itself to this run and was rebooted since gets time to report its boot."""
+        until = self.now() + BOOT_SECONDS
+        while True:
+            try:
+                return self.look(warrant.run)
+            except OtherBoot:
+                if self.view is None or self.now() >= until:
+                    raise
+                self._tell("boot", "it was rebooted under way; waiting until its kubelet has reported again")
+                self.sleep(AWAY_SECONDS)
+                warrant.check()
 
     def prepare(self, warrant: Warrant) -> Owed:
         """Do all that can be done without taking the node out of service; return what is due then.
@@ -135,11 +159,12 @@ class NodeDriver:
         is `Debt.LET_GO` with its final verdict. A finished build is fetched at its end, so also one that a
         controller left which was killed before that.
         """
-        acts = {Debt.FOLLOW: self._follow, Debt.STAGE: self._stage, Debt.LET_GO: self._outage.let_go}
+        serving = self._staging
+        acts = {Debt.FOLLOW: serving.follow, Debt.STAGE: serving.stage, Debt.LET_GO: self._outage.let_go}
         try:
             due = self._pay(warrant, acts)
             if due.debt is Debt.OUTAGE and not self._seen.standing.out:
-                self.builds.share(self.line, self._builds(self._seen.facts.staged), self._tell)
+                self._staging.share(self.line, self._seen)
             return due
         finally:
             self.stopwatch.enter("")
@@ -151,8 +176,8 @@ class NodeDriver:
             due = self._pay(
                 warrant,
                 {
-                    Debt.FOLLOW: self._follow,
-                    Debt.STAGE: self._stage,
+                    Debt.FOLLOW: self._staging.follow,
+                    Debt.STAGE: self._staging.stage,
                     Debt.OUTAGE: self._outage.begin,
                     Debt.ROLLBACK: self._outage.roll_back,
                     Debt.FINISH: self._outage.finish,
@@ -225,7 +250,7 @@ class NodeDriver:
             warrant.check()
             self.stopwatch.enter("look")
             try:
-                due = self._with_cause(self._look_once(warrant.run))
+                due = self._with_cause(self._look_once(warrant))
                 act = acts.get(due.debt)
                 if act is None:
                     self._due = due  # nothing was done: the next part of the turn may go on from here
@@ -248,30 +273,7 @@ class NodeDriver:
         if due.debt in _OF_THE_HOLDER and self._seen.standing.run not in ("", warrant.run):
             self.service.adopt(warrant.run)
 
-    # -- acts that need no outage; as those in outage.py, each returns the final debt, or None to look again
-
-    def _follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
-        del warrant
-        self.stopwatch.enter(due.job.rpartition(".")[0].rpartition(".")[2])
-        self._tell("follow", due.why)
-        if f".{Phase.STAGE}." in due.job:
-            self.builds.lead(self.name, self._builds(_named(seen)))
-        self._jobs.follow(due.job)
-
-    def _stage(self, seen: View, due: Owed, warrant: Warrant) -> None:
-        steps, named, files = seen.plan.stage, _named(seen), self.loaded.stage_files()
-        needed = {name: data for name, data in files.items() if f"payload/{name}" in named}
-        self.stopwatch.enter(Phase.STAGE)  # also while another node compiles for both
-        given = self.builds.claim(self.name, self._builds(named), warrant.check, self._tell)
-        self._tell("stage", due.why)
-        end = self._jobs.send(due.job, steps, warrant, needed, given)
-        self.builds.failed(self.name, end.exit_code)
-
     # -- helpers
-
-    def _builds(self, stages: Collection[str]) -> list[Build]:
-        """Return the builds that trial builds with these keys make."""
-        return [build for build in builds(self._seen.wanted, self._seen.facts) if build.stage in stages]
 
     @property
     def _seen(self) -> View:
@@ -283,11 +285,6 @@ class NodeDriver:
         if phase in _PHASES:
             self.stopwatch.enter(phase)
         self.say(Event(node=self.name, phase=phase, text=text, level=level))
-
-
-def _named(seen: View) -> set[str]:
-    """Return every word of the stage's steps: payload files and keys of trial builds among them."""
-    return {word for step in seen.plan.stage for word in step.argv}
 
 
 _CALM = frozenset({Verdict.CONVERGED, Verdict.CHANGED, Verdict.SKIPPED})

@@ -15,8 +15,15 @@ from fleetdrv.errors import LinkLost, Permanent, Transient, Unreachable
 from fleetdrv.jobs import Bundle, whole
 
 BEAT_SECONDS = 5.0
+MAX_KILLED = 5
+"""So often a follower may be killed on the node, as by a shutdown or for want of memory: the job runs on."""
+
 SILENCE_SECONDS = 6 * BEAT_SECONDS
 """A follower that says nothing for so long has lost its link: launch.sh promises a beat every 5 seconds."""
+
+
+_SIGNALLED = 128
+"""A shell's exit code for a command that a signal ended is this and the signal's number."""
 
 
 class Line(Protocol):
@@ -154,7 +161,7 @@ class Follower:
         return self._pursue(job, ("watch", job), b"", "")
 
     def _pursue(self, job: str, argv: tuple[str, ...], stdin: bytes, grade: str) -> JobEnd:
-        frames, until = Frames(self.on_log), self.now() + self.deadline_seconds
+        frames, until, killed = Frames(self.on_log), self.now() + self.deadline_seconds, 0
         step = [*job.split("."), job][1]  # RUN.PHASE.NUMBER, unless somebody started it by hand
         while frames.end is None:
             command = ("/bin/sh", "-c", whole("launch.sh"), "launch.sh", *argv, str(frames.offset))
@@ -167,6 +174,9 @@ class Follower:
                     silence_seconds=SILENCE_SECONDS,
                     on_stdout=frames.feed,
                 )
+                if frames.end is None and code > _SIGNALLED and killed < MAX_KILLED:
+                    killed += 1
+                    raise LinkLost(self.line.node, step, f"what followed the job was killed (exit {code})")
             except LinkLost as lost:
                 if frames.end is not None:
                     break  # the link died after the job's last word

@@ -54,6 +54,10 @@ class NotTheNode(Refused):
     """The machine that answered over SSH is not the one that the Node object stands for."""
 
 
+class OtherBoot(NodeRefused):
+    """It is that machine, in another boot than its Node says."""
+
+
 def look(
     line: Line,
     playbook: Playbook,
@@ -66,7 +70,7 @@ def look(
 ) -> View:
     """Probe the machine and plan; `back`: for what undoes the playbook; `repair`: remedies before the plan.
 
-    Raises NotTheNode, NodeRefused where the boot is another one, Permanent for a probe that cannot be read.
+    Raises NotTheNode, OtherBoot, Permanent for a probe that cannot be read.
     """
     facts = _probe(line, questions(playbook))
     _prove_identity(line.node, facts, standing)
@@ -183,7 +187,7 @@ def _prove_identity(node: str, facts: NodeFacts, standing: Standing) -> None:
     ):
         # Both are empty only outside Kubernetes; a Node that does not say them was refused before.
         if of_node and over_ssh != of_node:
-            refusal = NotTheNode if what == "machine id" else NodeRefused
+            refusal = NotTheNode if what == "machine id" else OtherBoot
             raise refusal(
                 f"{node}: the host reached over SSH is not this Node: its {what} is {over_ssh}, "
                 f"the Node's is {of_node}. Check address and node_name in the inventory; "

@@ -102,6 +102,11 @@ main() {
     quiet_apt update >"$own_apt/said" 2>&1 || code=$?
     cat "$own_apt/said"
     why=$(grep -m1 '^E: ' "$own_apt/said" || grep -m1 '^Err:' "$own_apt/said" || :)
+    case $why in *'is not valid yet'*)
+        why="$why; the clock of this node says $(date -u '+%F %T') UTC"
+        why="$why: set it (systemctl restart systemd-timesyncd)"
+        ;;
+    esac
     case $(cat "$own_apt/said") in *'No space left'*) die 73 "$own_apt: $why" ;; esac
     [ "$code" -eq 0 ] && [ -z "$why" ] || die 80 "apt-get update: ${why:-exit $code}"
     rm "$own_apt/said"

@@ -133,10 +133,11 @@ main() {
     check_digests $digests
     build_all "$@"
     need_modules "$modules" "$@"
+    # shellcheck disable=SC2046 # plain words
+    for kernel; do room_for_initrd "$kernel" $(printf '%s' "$modules" | tr , ' '); done
     find "$new/out" -exec sync {} +
     mv -T "$new/out" "$fleetdrv/stage/$key"
     echo "$key is staged: $pinned for $*"
-    for kernel; do remember_initrd "$kernel"; done
 }
 
 main "$@"

@@ -55,10 +55,15 @@ main() {
             trial_build "$new" "$name" "$version" "$kernel"
     done
     pack_trial "$new" "$name" "$version" "$@"
+    for kernel; do
+        for ko in "$new/tree/$name/$version/$kernel"/*/module/*.ko*; do
+            ko=${ko##*/}
+            room_for_initrd "$kernel" "${ko%%.ko*}"
+        done
+    done
     sync "$new/out/$name-$version.dkms.tar.gz" "$new/out"
     mv -T "$new/out" "$fleetdrv/stage/$key"
     echo "$key is staged: $name $version for $*"
-    for kernel; do remember_initrd "$kernel"; done
 }
 
 main "$@"

@@ -47,6 +47,27 @@ remember_initrd() {
     mv "$initrd_lists/.new.$1" "$initrd_lists/$1"
 }
 
+# room_for_initrd KERNEL MODULE…: die 73 where the outage would have to write the initramfs anew, as it carries
+# one of these, and /boot has no room for a second one beside it. Asked while the node serves.
+room_for_initrd() {
+    initrd_of "$1" || return 0
+    kernel=$1
+    shift
+    remember_initrd "$kernel"
+    listed=$(initrd_modules "$kernel") || return 0
+    its_size=$(stat -L -c %s "$initrd")
+    needed=$((its_size * 11 / 10240 + 1024))
+    free=$(df -Pk "${initrd%/*}" | { read -r _ && read -r _ _ _ kib _ && echo "$kib"; })
+    [ "$free" -lt "$needed" ] || return 0
+    for its_module; do
+        its_module=$(printf '%s' "$its_module" | tr - _)
+        [ "$listed" = - ] || printf '%s\n' "$listed" | grep -qx "$its_module" || continue
+        die 73 "${initrd%/*}: $free KiB free; $needed KiB are needed, as $initrd carries $its_module and has" \
+            "to be written anew beside the old one. Old kernels go by: apt-get autoremove --purge"
+    done
+    return 0
+}
+
 # look_in_initrd MODULE KERNEL, for probe.sh: a record where the initramfs carries the module, maybe an old one.
 # Uses file, what modprobe would load, and driver and packages, whose options and files the module has.
 look_in_initrd() {

@@ -43,6 +43,10 @@ trial_build() {
     if grep -q BUILD_EXCLUSIVE "$1/said"; then
         die 67 "$2 $3 excludes kernel $4 (BUILD_EXCLUSIVE in its dkms.conf)"
     fi
+    if grep -qs 'Killed signal terminated program' make.log; then
+        die 68 "$2 $3 does not compile for kernel $4: the compiler was killed, most likely for want of memory" \
+            "(see dmesg); nothing is wrong with the driver, the same command tries again"
+    fi
     if grep -q 'kernel headers .* cannot be found' "$1/said"; then die 66 "no headers for kernel $4"; fi
     die 68 "$2 $3 does not compile for kernel $4 (dkms exit $code)"
 }

@@ -153,12 +153,12 @@ class Repository:
         place = f"Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
         self._index.append(f"{fields.rstrip()}\n{place}")
 
-    def publish(self, *, valid_until: timedelta = timedelta(days=1)) -> None:
-        """Write the index; a negative span makes a Release that has expired."""
+    def publish(self, *, valid_until: timedelta = timedelta(days=1), ahead: timedelta = timedelta()) -> None:
+        """Write the index; a negative span makes a Release that has expired, `ahead` one that is not valid yet."""
         suite = self.folder / "dists/stable"
         index = "\n".join(self._index).encode()
         (suite / "main/binary-amd64/Packages").write_bytes(index)
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) + ahead
         release = (
             f"Origin: test\nSuite: stable\nCodename: stable\nComponents: main\nArchitectures: amd64\n"
             f"Date: {(now + min(timedelta(), valid_until * 2)).strftime(_DATE)}\n"

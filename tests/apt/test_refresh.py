@@ -48,6 +48,15 @@ def test_an_expired_release_is_refused_unless_allowed(node: AptNode, repository:
     assert node.refresh().code == 0
 
 
+def test_a_clock_that_is_behind_is_named(node: AptNode, repository: Repository) -> None:
+    repository.publish(ahead=timedelta(hours=8))
+    node.offer()
+    refused = node.refresh()
+    assert refused.code == 80
+    assert "is not valid yet" in refused.reason
+    assert "the clock of this node says 2" in refused.reason
+
+
 def test_a_repository_that_is_not_there(node: AptNode) -> None:
     node.call("rm -r /srv/repository/dists")
     refused = node.refresh()

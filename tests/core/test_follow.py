@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetdrv.errors import LinkLost, Permanent, Transient, Unreachable
-from fleetdrv.follow import SILENCE_SECONDS, Follower, Frames, JobEnd
+from fleetdrv.follow import MAX_KILLED, SILENCE_SECONDS, Follower, Frames, JobEnd
 from fleetdrv.jobs import Bundle, whole
 
 JOB = Bundle(job="r1.outage.1", digest="d1", data=b"a tar")
@@ -57,6 +57,8 @@ class FlakyLine:
     there: bool = False
     """Whether the job was claimed."""
     away: bool = False
+    killed: int = 0
+    """With this exit code, where the link does not die, but launch.sh on the node."""
     lasts: Callable[[], None] = lambda: None
     """What happens while a command runs."""
     node: str = "n1"
@@ -93,6 +95,8 @@ class FlakyLine:
         alive = said if cut is None else said[:cut]
         for start in range(0, len(alive), self.chunk):
             on_stdout(alive[start : start + self.chunk])
+        if cut is not None and self.killed:
+            return self.killed, b"", b""
         if cut is not None:
             raise LinkLost("n1", step, "the link died")
         return self.answer[0], b"", self.answer[1]
@@ -220,6 +224,18 @@ def test_a_launch_that_is_refused_says_why(errors: bytes, last: str) -> None:
     assert (caught.value.node, caught.value.step) == ("n1", "outage")
     assert caught.value.evidence == errors.decode().strip()
     assert len(line.calls) == 1
+
+
+@pytest.mark.parametrize("code", [137, 143])
+def test_a_follower_that_is_killed_on_the_node_is_a_lost_link_for_a_while(code: int) -> None:
+    """As by a shutdown: the job is another process, and its log goes on at the same byte."""
+    line = FlakyLine(log=b"abc\ndef\n", cuts=[12, 0, 3], killed=code)
+    end = a_follower(line, bytearray()).execute(JOB, "outage")
+    assert (end.exit_code, end.log, len(line.redials)) == (0, b"abc\ndef\n", 3)
+    line = FlakyLine(cuts=[0] * 100, killed=code)
+    with pytest.raises(Permanent, match=f"the job could not be started: exit {code}"):
+        a_follower(line, bytearray()).execute(JOB, "outage")
+    assert len(line.redials) == MAX_KILLED
 
 
 def test_a_node_that_cannot_be_reached_again_is_a_lost_link_and_says_that_the_job_runs_on() -> None:

@@ -14,6 +14,7 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="tests.vm.test_story" name="test_a_link[stage]" time="80.4"/>
 <testcase classname="tests.vm.test_story" name="test_broken" time="1"><error/></testcase>
 <testcase classname="tests.vm.test_story" name="test_not_here" time="0"><skipped/></testcase>
+<testcase time="0.5"/>
 <testcase classname="tests.vm.test_cron" name="test_cron" time="700">
 <properties><property name="mails" value="3"/></properties></testcase>
 </testsuite></testsuites>"""

@@ -137,7 +137,8 @@ class SimFleet:
     def journal(self, name: str, phase: str = "job") -> list[str]:
         """Return what the last run's journal says of a node in a phase."""
         last = max((self.folder / "fleetdrv" / "runs").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-        said = [json.loads(line) for line in last.read_text().splitlines()]
+        lines = last.read_text().rpartition("\n")[0].splitlines()  # the last one may be on its way to the disk
+        said = [json.loads(line) for line in lines]
         return [entry["text"] for entry in said if entry["node"] == name and entry["phase"] == phase]
 
     def writes(self) -> list[str]:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fleetdrv import names
-from tests.rollout.points import Moment
+from tests.rollout.points import Moment, Point
 from tests.rollout.sim_fleet import SimFleet
 from tests.sim.node import build_id
 
@@ -210,6 +210,35 @@ def test_a_cut_link_neither_stops_the_job_nor_tears_its_log(fleet: SimFleet, pla
     assert [job.name.split(".")[1] for job in ours] == ["stage", "outage", "keep"], "nothing is sent twice"
     logged = "".join((job / "log").read_text() for job in ours)
     assert "\n".join(fleet.journal(name)) + "\n" == logged
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_reboots_in_a_trial_build_is_waited_for_and_builds_again(fleet: SimFleet) -> None:
+    fleet.apply("1.0")
+    name = next(iter(fleet.nodes))
+    node, before = fleet.nodes[name], fleet.nodes[name].started("stage")
+    (node.folder / "wait-make").touch()
+    book = str(fleet.playbook("1.1"))
+    with fleet.start("apply", book, "-i", str(fleet.inventory), "--yes", "-l", name) as process:
+        _wait_for(lambda: node.started("stage") - before, "the stage job")
+        up = threading.Event()
+
+        def wait(_: Point) -> None:
+            """Nobody answers while it boots."""
+            up.wait(60)
+
+        fleet.points.on_arrival = wait
+        node.reboot()
+        (node.folder / "wait-make").unlink()
+        up.set()
+        _wait_for(lambda: fleet.journal(name, "boot") or process.poll() is not None, "the new boot to be seen")
+        assert not fleet.node(name)["spec"].get("unschedulable")
+        fleet.report(name, {"nodeInfo": {**fleet.node(name)["status"]["nodeInfo"], "bootID": node.boot_id}})
+        out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, (out, errors)
+    assert [line.split(";")[0] for line in fleet.journal(name, "boot")][:1] == ["it was rebooted under way"]
+    jobs = sorted(job.name.split(".", 1)[1] for job in node.state.glob(f"jobs/{_run(fleet)}.*"))
+    assert jobs == ["keep.1", "outage.1", "stage.1", "stage.2"]
 
 
 def _run(fleet: SimFleet) -> str:

@@ -131,3 +131,15 @@ def test_sending_writes_nothing_and_knows_its_limits(two: tuple[SimNode, SimNode
     assert sent_by(first, limit=size).startswith(b"build ")
     assert sent_by(second).startswith(b"72 ")
     assert first.call("find /var/lib/fleetdrv/stage -ls") == before
+
+
+def test_a_compiler_that_was_killed_is_named_and_the_next_try_has_no_trace_of_it(
+    new_node: Callable[[str], SimNode], archives: Mapping[str, bytes]
+) -> None:
+    node = new_node("sim-1")
+    (node.folder / "kill-make").touch()
+    driver = Toy(node, archives)
+    followed = driver.stage("1.0")
+    assert followed.ending == "exit 68 stage"
+    assert "the compiler was killed" in followed.text.splitlines()[-1]
+    assert driver.stage("1.0").ending == "exit 0"

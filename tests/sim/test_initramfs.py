@@ -133,6 +133,33 @@ def test_an_initramfs_that_cannot_be_written_is_a_named_failure(
     assert followed.text.splitlines()[-1].endswith(last)
 
 
+def small_boot(node: SimNode) -> None:
+    """Give /boot a file system of its own, which has no room for a second initramfs by the rule."""
+    node.call("cp -a /boot /var/lib/boot; mount -t tmpfs -o size=1m none /boot; cp -a /var/lib/boot/. /boot")
+
+
+@pytest.mark.parametrize("carried", ["fleetdrv_toy.ko", "fleetdrv-toy.ko.xz"])
+def test_a_full_boot_is_found_while_the_node_serves(driver: Toy, carried: str) -> None:
+    node = driver.node
+    write(node, carried)
+    small_boot(node)
+    node.call("head -c 500000 /dev/zero >/boot/old-kernel")
+    followed = driver.stage("1.1")
+    assert followed.ending == "exit 73 stage", followed.text
+    last = followed.text.splitlines()[-1]
+    assert last.startswith("/boot: ")
+    assert f"carries {TOY}" in last
+    assert last.endswith("apt-get autoremove --purge")
+    assert not (node.state / "stage" / "1.1").exists()
+    node.call("mount -o remount,size=3m /boot")
+    assert driver.stage("1.1").ending == "exit 0"
+
+
+def test_a_full_boot_is_no_matter_where_the_initramfs_carries_nothing_of_the_driver(driver: Toy) -> None:
+    small_boot(driver.node)
+    assert driver.stage("1.1").ending == "exit 0"
+
+
 def test_no_initramfs_is_nothing_to_see_to(node: SimNode, archives: Mapping[str, bytes]) -> None:
     assert Toy(node, archives).do(renew(node)).text == f"== renew\n{node.kernel} has no initramfs\n"
     assert look(node).initrds == frozenset()

@@ -61,9 +61,9 @@ def main(arguments: list[str]) -> int:
 
 
 def read_report(report: Path, commit: str, when: str) -> Iterable[tuple[Test, Seen]]:
-    """Read pytest's report; a test that was skipped was not seen."""
+    """Read pytest's report; a test that was skipped was not seen, nor one that was interrupted: it has no name."""
     for case in ElementTree.parse(report).iter("testcase"):
-        if case.find("skipped") is not None:
+        if case.find("skipped") is not None or not case.get("name"):
             continue
         failed = case.find("failure") is not None or case.find("error") is not None
         file = str(case.get("classname")).rpartition(".")[2] + ".py"
