@@ -5,7 +5,7 @@ As those of outage.py they return None: the next look sees what came of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fleetdrv.buildonce import Builds
@@ -13,7 +13,7 @@ from fleetdrv.follow import Line
 from fleetdrv.load import Loaded
 from fleetdrv.look import View
 from fleetdrv.phases import Phase
-from fleetdrv.send import Sender, Tell, Warrant
+from fleetdrv.send import Sender, Warrant
 from fleetdrv.sharing import Build
 from fleetdrv.sharing import builds as builds_of
 from fleetdrv.timing import Stopwatch
@@ -29,7 +29,8 @@ class Staging:
     jobs: Sender
     builds: Builds
     stopwatch: Stopwatch
-    tell: Tell
+    tell: Callable[..., None]
+    """Takes phase, text and, where it is no progress, a level."""
 
     def follow(self, seen: View, due: Owed, warrant: Warrant) -> None:
         """Follow the job that is under way, whoever sent it, to its end."""
