@@ -95,7 +95,7 @@ def test_what_the_playbook_says_goes_before_what_a_build_says() -> None:
     assert question(found) == "nvidia_uvm", "a node is not asked for what it told itself"
     assert question(copy.deepcopy(found)) == "nvidia_uvm"
     assert to_load(called(found, "newer")) == "nvidia_uvm:newer:newer"
-    assert to_load(called(found, "nvidia-uvm")) == "nvidia_uvm"
+    assert file_name(called(found, "nvidia-uvm")) == to_load(called(found, "nvidia-uvm")) == "nvidia_uvm"
 
 
 OLD, NEW = "535.1-1", "550.1-1"
@@ -152,5 +152,10 @@ def test_a_state_that_was_kept_with_derived_names_is_the_playbooks_own() -> None
     kept = Good(driver="nvidia", digest=wanted.digest, wanted=wanted.model_dump_json())
     there = replace(facts, good={"nvidia": kept})
     assert plan_back(book, exact(book, there, {}), there)[1].reason == NOTHING_KEPT
+    newer = a_playbook(a_packaged("560.1-1"))
+    over = replace(there, named={("-", "nvidia"): "nvidia-tesla"})
+    steps = {step.program: step.argv for step in plan_back(newer, exact(newer, over, {}), over)[1].outage}
+    assert steps["unload.sh"] == ("nvidia:nvidia-tesla:nvidia-tesla",), "who gives up, loads what is installed"
+    assert steps["load.sh"] == ("nvidia:nvidia-current:nvidia-current",)
     other = a_playbook(a_packaged(NEW, modules=({"name": "nvidia", "file": "mine"},)))
     assert plan_back(other, other, there)[0].drivers == (wanted,)
