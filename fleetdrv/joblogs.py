@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from fleetdrv.line import NodeLine
 from fleetdrv.lines import clean
 from fleetdrv.look import ask
 from fleetdrv.model import Host
-from fleetdrv.options import Options, inventory_words
+from fleetdrv.options import Options, inventory_words, typed
 from fleetdrv.passwords import sudo_password
 from fleetdrv.proc import interruptible
 from fleetdrv.secret import hide
@@ -88,9 +87,9 @@ def attach(options: Options, node: str) -> ExitCode:
         kept = _list(line)
         running = [job for job in kept if job.state == "running"]
         if not running:
-            again = shlex.join(inventory_words(options.inventory))
-            last = f"; the last was {kept[-1]}: fleetdrv logs {kept[-1].run} {node} {again}"
-            print(f"{node}: no job runs there now{last if kept else ''}")
+            again = typed(options, "logs", kept[-1].run, node) if kept else ""
+            last = f"; the last was {kept[-1]}: {again}" if kept else ""
+            print(f"{node}: no job runs there now{last}")
             return ExitCode.DONE
         job = running[-1].id
         _tell(f"{node}: job {job}; Ctrl-C leaves it running")

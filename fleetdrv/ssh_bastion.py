@@ -127,9 +127,10 @@ class _Bastion:
         if error is None:
             return
         if isinstance(error, Permanent) or time.monotonic() - self._failed_at < FRESH_SECONDS:
-            raise type(error)(
-                node, STEP, f"bastion {error.cause}", evidence=error.evidence, remedy=error.remedy
-            ) from error
+            # Not type(error): whoever dials the node would take refused keys for its own (KeysRefused)
+            kind = Permanent if isinstance(error, Permanent) else type(error)
+            cause = f"bastion {error.cause}"
+            raise kind(node, STEP, cause, evidence=error.evidence, remedy=error.remedy) from error
 
     def close(self) -> None:
         with self._lock:
