@@ -195,11 +195,6 @@ def test_a_dead_bastion_is_not_dialled_by_every_node_in_turn(
     dialler.close()
 
 
-def test_proxy_command_is_refused_by_name(server: Sshd, make_dialler: MakeDialler) -> None:
-    with pytest.raises(InputError, match="ProxyCommand is not supported: use ProxyJump"):
-        make_dialler().connect(server.host(ansible_ssh_common_args='-o ProxyCommand="ssh -W %h:%p b"'), 5)
-
-
 def test_the_users_own_known_hosts_hold_for_the_bastion_too(
     start_server: StartServer, make_dialler: MakeDialler
 ) -> None:

@@ -221,7 +221,7 @@ def test_the_clusters_own_nodes_are_asked_for(
         fake.create(made)
     monkeypatch.setattr("fleetdrv.everyone.open_cluster", lambda *_: fake)
     (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/config").write_text(f"Port {server.port}\nUserKnownHostsFile {known}\n")
+    (tmp_path / ".ssh/config").write_text(f"Port {server.port}\nUserKnownHostsFile {known}\nHashKnownHosts no\n")
     with pytest.raises(SystemExit) as ended:
         program.run(["fleetdrv", "trust", "-i", "k8s:gpu=yes", "--yes", "--json"])
     document = json.loads(capsys.readouterr().out)
