@@ -29,7 +29,7 @@ from fleetdrv.timing import utc_now
 
 def plan(options: Options, playbook: str) -> ExitCode:
     """Look, decide, print. Writes nothing anywhere."""
-    with telling_as(options) as teller, assemble(options, playbook, teller) as crew:
+    with telling_as(options) as teller, assemble(options, playbook, teller, look=True) as crew:
         with watching(teller, crew):
             _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
@@ -54,7 +54,7 @@ def plan(options: Options, playbook: str) -> ExitCode:
 
 def drift(options: Options, playbook: str) -> ExitCode:
     """Say who differs from the playbook, and in which layer of which driver. Writes nothing anywhere."""
-    with _at_work("drift", options, playbook) as (teller, told, crew):
+    with _at_work("drift", options, playbook, look=True) as (teller, told, crew):
         with watching(teller, crew):
             _, seen = survey.survey(crew, crew.record())
         views = survey.views_of(crew, seen)
@@ -189,13 +189,13 @@ def begin_journal(
 
 @contextmanager
 def _at_work(
-    command: str, options: Options, playbook: str, *, cron: bool = False, back: bool = False
+    command: str, options: Options, playbook: str, *, cron: bool = False, back: bool = False, look: bool = False
 ) -> Iterator[tuple[Teller, Told, Crew]]:
     """Have all that a command works with, and its metrics told however it ends."""
     with (
         telling_as(options) as teller,
         reported(command, options, playbook, teller) as told,
-        assemble(options, playbook, teller, cron=cron, back=back) as crew,
+        assemble(options, playbook, teller, cron=cron, back=back, look=look) as crew,
         told.watching(crew),
     ):
         yield teller, told, crew

@@ -168,13 +168,15 @@ def assemble(
     *,
     cron: bool = False,
     back: bool = False,
+    look: bool = False,
     repair: type[AnnouncedNode] | None = None,
     read: tuple[Loaded, Inventory] | None = None,
 ) -> Iterator[Crew]:
     """Read the files, reach the cluster, get SSH ready. Raises InputError or Refused.
 
     `cron`: nodes are tried as often as `remediate` allows, not because a human wants it now. `back`: the playbook
-    is to be undone. `repair`: remedies come before the plan, and Nodes are of this kind. `read`: what files said.
+    is to be undone. `look`: nodes are looked at, and no more. `repair`: remedies come before the plan, and Nodes
+    are of this kind. `read`: what files said.
     """
     read = read or files.read(playbook, options.inventory, lambda text: say(_event("inventory", text)))
     loaded, everything = read
@@ -216,7 +218,7 @@ def assemble(
             service = service_of(host, herald, loaded, counting, options.reason, repair or AnnouncedNode)
             drivers[host.name] = NodeDriver(
                 name=host.name,
-                line=lines.to(host),
+                line=lines.to(host, once=look),
                 service=service,
                 loaded=loaded,
                 say=say,

@@ -25,6 +25,8 @@ class NodeLine:
     dialler: Dialler
     sudo: Sudo = field(default_factory=Sudo)
     node: str = ""
+    once: bool = False
+    """Whether it hangs up after each command: who asks each node one thing holds no thousand links."""
     _session: Session | None = None
 
     def __post_init__(self) -> None:
@@ -44,15 +46,19 @@ class NodeLine:
         self.sudo.check(self.node, step)
         if self._session is None or not self._session.alive:
             self._session = self.dialler.connect(self.host, CONNECT_SECONDS)
-        done = self.sudo.run(
-            self._session,
-            argv,
-            step=step,
-            stdin=stdin,
-            deadline_seconds=deadline_seconds,
-            silence_seconds=silence_seconds,
-            on_stdout=on_stdout,
-        )
+        try:
+            done = self.sudo.run(
+                self._session,
+                argv,
+                step=step,
+                stdin=stdin,
+                deadline_seconds=deadline_seconds,
+                silence_seconds=silence_seconds,
+                on_stdout=on_stdout,
+            )
+        finally:
+            if self.once:
+                self.close()
         return done.exit_code, done.stdout, done.stderr
 
     def redial(self, deadline_seconds: float) -> None:
@@ -87,9 +93,9 @@ class Lines:
         self._lines: list[NodeLine] = []
         self._watch = Watch(self._woke, sleeps)
 
-    def to(self, host: Host) -> NodeLine:
-        """Return a line to that host, not yet dialled."""
-        self._lines.append(NodeLine(host, self._dialler, self._sudo))
+    def to(self, host: Host, *, once: bool = False) -> NodeLine:
+        """Return a line to that host, not yet dialled; `once` as `NodeLine` says."""
+        self._lines.append(NodeLine(host, self._dialler, self._sudo, once=once))
         return self._lines[-1]
 
     def away(self) -> str:

@@ -139,11 +139,11 @@ def _pdsh(hosts: Hosts, count: int) -> Sequence[str]:
     return ("pdsh", "-R", "ssh", "-f", "50", "-w", f"^{hosts.some(count)}", _script(hosts))
 
 
-def _ansible(book: str) -> Callable[[Hosts, int], Sequence[str]]:
+def _ansible(book: str, requirement: str = "") -> Callable[[Hosts, int], Sequence[str]]:
     def argv(hosts: Hosts, count: int) -> Sequence[str]:
         extra = hosts.folder / "command.yaml"
         extra.write_text(f"command: !unsafe {json.dumps(_script(hosts))}\n")  # shell has braces, too
-        program = str(place(ANSIBLE) / "bin/ansible-playbook")
+        program = str(place(requirement or ANSIBLE) / "bin/ansible-playbook")
         return (program, "-i", str(hosts.inventory(count)), "-e", f"@{extra}", str(PEERS / book))
 
     return argv
@@ -158,6 +158,15 @@ def _ansible_env(hosts: Hosts) -> dict[str, str]:
         "ANSIBLE_FORKS": "20",
         "ANSIBLE_SSH_ARGS": f"-F {hosts.folder / 'ssh_config_curve25519'} {persist}",
         "ANSIBLE_NOCOLOR": "1",
+    }
+
+
+def _mitogen_env(hosts: Hosts) -> dict[str, str]:
+    library = place(MITOGEN) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    return {
+        **_ansible_env(hosts),
+        "ANSIBLE_STRATEGY": "mitogen_linear",
+        "ANSIBLE_STRATEGY_PLUGINS": str(library / "ansible_mitogen/plugins/strategy"),
     }
 
 
@@ -190,6 +199,7 @@ def _pyinfra_served(cost: Cost) -> int:
 
 
 CLUSTERSHELL, ANSIBLE, PYINFRA = "ClusterShell==1.10.1", "ansible-core==2.19.0", "pyinfra==3.10.0"
+MITOGEN = f"{ANSIBLE} mitogen==0.3.54"
 ASYNCSSH, PSSH = "asyncssh==2.24.1", "parallel-ssh==2.16.0.post1"
 POOL, FLEETDRV = "paramiko pool", "fleetdrv drift"
 
@@ -271,6 +281,16 @@ TOOLS = (
         served=_recap,
         requires=ANSIBLE,
         env=_ansible_env,
+        most=100,
+        own_facts=True,
+    ),
+    Tool(
+        name="Ansible, its modules, Mitogen",
+        settings="mitogen_linear, 20 forks, curve25519",
+        argv=_ansible("ansible_facts.yaml", MITOGEN),
+        served=_recap,
+        requires=MITOGEN,
+        env=_mitogen_env,
         most=100,
         own_facts=True,
     ),

@@ -235,6 +235,32 @@ def test_a_list_begins_anew_when_its_place_is_forgotten(api: Api, server: Server
     assert "continue" not in server.asked[2]
 
 
+def test_closing_ends_a_request_that_waits_for_its_answer(api: Api, server: Server) -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    def stall(*_: str) -> Reply:
+        asked.set()
+        let_go.wait(60)
+        return None
+
+    server.handle = stall  # type: ignore[method-assign]
+    ended: list[str] = []
+
+    def ask() -> None:
+        try:
+            api.send("GET", "/x")
+        except ClusterAway as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    assert asked.wait(60)
+    api.close()
+    thread.join(25)  # its own limit would be 30 s
+    let_go.set()
+    assert len(ended) == 1
+
+
 def test_a_closed_client_is_away(api: Api) -> None:
     api.close()
     with pytest.raises(ClusterAway):

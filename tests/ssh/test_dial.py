@@ -123,3 +123,17 @@ def test_a_wire_that_takes_nothing_gives_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert 0.4 < time.monotonic() - start < 3
     wire.close()
     right.close()
+
+
+def test_what_comes_with_the_bytes_asked_for_is_kept_in_order_to_the_end() -> None:
+    left, right = socket.socketpair()
+    wire, sent = Wire(left), bytes(range(256)) * 4
+    right.sendall(sent)
+    right.close()
+    got = b""
+    while part := wire.recv(7):
+        assert len(part) <= 7
+        got += part
+    assert got == sent
+    assert wire.recv(7) == b""
+    wire.close()

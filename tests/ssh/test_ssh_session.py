@@ -14,6 +14,7 @@ from ssh_server import USER, Sshd
 
 from fleetdrv.effects import Effects, Kind
 from fleetdrv.errors import LinkLost, Transient
+from fleetdrv.line import NodeLine
 from fleetdrv.ssh import Dialler, Session
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
@@ -32,6 +33,20 @@ def run(session: Session, command: str, **more: object) -> object:
 @pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 255])
 def test_exit_codes_come_back_as_they_are(session: Session, code: int) -> None:
     assert run(session, f"exit {code}").exit_code == code
+
+
+def test_no_packet_needs_a_mac_of_its_own(session: Session) -> None:
+    """Paramiko compares MACs byte by byte in Python; OpenSSH has offered AES-GCM since 2013."""
+    assert "-gcm@" in session._transport.local_cipher
+
+
+def test_a_line_for_one_thing_hangs_up_after_it_and_dials_again_for_the_next(
+    dialler: Dialler, server: Sshd
+) -> None:
+    line = NodeLine(server.host(), dialler, once=True)
+    for word in ("a", "b"):
+        assert line.run(("echo", word), step="test", deadline_seconds=30)[:2] == (0, f"{word}\n".encode())
+        assert line._session is None
 
 
 def test_both_streams_come_back_apart_and_exact(session: Session) -> None:

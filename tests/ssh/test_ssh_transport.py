@@ -20,6 +20,8 @@ from fleetdrv.ssh_transport import FleetTransport, QuietPacketizer, _take_failur
         "_send_message",
         "_verify_key",
         "_parse_disconnect",
+        "_parse_debug",
+        "_preferred_ciphers",
         "_channel_handler_table",
         "preferred_keys",
     ],
