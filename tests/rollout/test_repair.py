@@ -86,11 +86,11 @@ def test_what_differs_is_mended_on_that_node_alone(fleet: SimFleet) -> None:
 
 
 def test_a_colleagues_cordon_does_not_keep_a_node_from_being_mended_and_stays(fleet: SimFleet) -> None:
-    fleet.apply("1.0")
     name = next(iter(fleet.nodes))
+    fleet.apply("1.0", "-l", name)
     fleet.patch(name, {"spec": {"unschedulable": True}})
     fleet.nodes[name].call("rmmod fleetdrv_toy")
-    assert f"{name}: skipped" in fleet.apply("1.0").out, "a rollout passes it by"
+    assert f"{name}: skipped" in fleet.apply("1.0", "-l", name).out, "a rollout passes it by"
     fleet.points.arm(-1, Moment.BEFORE)
     assert f"{name}: changed" in repair(fleet, name).out
     launch = [point.what for point in fleet.points.seen].index("launch outage")
@@ -114,8 +114,8 @@ def test_a_colleagues_cordon_does_not_keep_a_node_from_being_mended_and_stays(fl
 
 def test_a_node_that_is_not_ready_after_a_reboot_is_mended_first_and_serves_once_it_is(fleet: SimFleet) -> None:
     """Its kubelet is dead since the reboot: the Node tells of the boot before."""
-    fleet.apply("1.0")
     name = next(iter(fleet.nodes))
+    fleet.apply("1.0", "-l", name)
     node = fleet.nodes[name]
     gone = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped"}]
     fleet.report(name, {"conditions": gone})
@@ -178,7 +178,7 @@ def test_without_a_playbook_the_node_comes_back_to_what_it_keeps_from_its_own_di
     bare = ("repair", name, "-i", str(fleet.inventory), "--yes")
     refused = fleet.fleetdrv(*bare, code=3)
     assert f"fleetdrv repair {name} --playbook FILE" in refused.errors, "it keeps nothing yet"
-    fleet.apply("1.0")
+    fleet.apply("1.0", "-l", name)
     node, before = fleet.nodes[name], fleet.end_state()[name]["node"]
     compiled = node.compiled()
     node.call(f"rmmod fleetdrv_toy; rm -r /var/lib/dkms/toy /usr/src/toy-1.0 /lib/modules/{node.kernel}/updates "
@@ -205,8 +205,8 @@ def test_without_a_playbook_the_node_comes_back_to_what_it_keeps_from_its_own_di
 
 def test_a_job_that_died_without_a_word_an_old_initramfs_and_a_lock_of_the_dead(fleet: SimFleet) -> None:
     """Controller and job were killed in the outage; whatever the lock's text says, nobody holds it any more."""
-    fleet.apply("1.0")
     name = next(iter(fleet.nodes))
+    fleet.apply("1.0", "-l", name)
     node = fleet.nodes[name]
     (node.folder / "carries").write_text("fleetdrv_toy.ko\n")
     node.call(f"update-initramfs -u -k {node.kernel}; touch -d yesterday /boot/initrd.img-{node.kernel}")
