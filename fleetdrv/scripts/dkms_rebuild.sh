@@ -1,7 +1,7 @@
 #!/bin/sh
-# Build and install a DKMS package for each kernel that has no build of it, on the node and from its own sources.
+# Build and install a DKMS package for each kernel that lacks a build, on the node and from its own sources.
 #
-# For a repair without a playbook: nobody else has a build to send. It compiles while the node is out of service.
+# For a repair without a playbook: nobody else has a build to send. It compiles while the node is out.
 #
 # Usage: dkms_rebuild.sh NAME VERSION KERNEL…
 # Exit: 0 DKMS holds it for installed under each kernel, or did · 64 usage · 66 no headers for a kernel
