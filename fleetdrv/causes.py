@@ -60,8 +60,8 @@ def cause_of(log: str, exit_code: int | None, facts: NodeFacts) -> Found | None:
     return every[0] if every else None
 
 
-def with_cause(due: Owed, found: Found | None) -> Owed:
-    """Put the cause first in the reason; where the hardware is at fault, the node stays out as it is.
+def with_cause(due: Owed, found: Found | None, job: str) -> Owed:
+    """Put the cause of a failed job first in the reason; where the hardware is at fault, the node stays out.
 
     No driver is installed or brought back on a device that is not there, and none is verified by one.
     """
@@ -69,9 +69,8 @@ def with_cause(due: Owed, found: Found | None) -> Owed:
         return due
     cause = found.finding.cause.rstrip(".")
     if found.finding.quarantine and due.debt in _GOES_BACK:
-        return Owed(
-            debt=Debt.LEAVE_OUT, job=due.job, verdict=Verdict.LEFT_OUT, why=f"{found.finding.name}: {cause}"
-        )
+        why = f"{found.finding.name}: {cause}"
+        return Owed(debt=Debt.LEAVE_OUT, job=job, verdict=Verdict.LEFT_OUT, why=why)
     return due if due.debt is Debt.ROLLBACK else replace(due, why=f"{found.finding.name}: {cause}; {due.why}")
 
 

@@ -230,7 +230,7 @@ class NodeDriver:
         failed = last_job(self._seen.sight, Phase.OUTAGE) if due.debt is Debt.ROLLBACK else None
         job = failed.id if failed else due.job
         self._jobs.fetch(job)
-        return causes.with_cause(replace(due, job=due.job or job), self._causes.of(job, self._seen.facts))
+        return causes.with_cause(due, self._causes.of(job, self._seen.facts), job)
 
     def _evidence(self, job: str) -> str:
         text = self._jobs.evidence(job)

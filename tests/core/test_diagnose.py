@@ -127,9 +127,9 @@ def test_a_failure_that_nobody_knows_is_told_only_where_nothing_else_is_found() 
 
 def test_a_cause_stands_first_in_the_reason_once() -> None:
     due = Owed(debt=Debt.NOTHING, job="r.stage.1", verdict=Verdict.FAILED, why="toy: stage: exit 73")
-    named = with_cause(due, cause_of(FULL, 73, some_facts()))
+    named = with_cause(due, cause_of(FULL, 73, some_facts()), "r.stage.1")
     assert named.why == "disk-full: No space is left on /var/cache/apt/archives/; toy: stage: exit 73"
-    assert with_cause(named, cause_of(FULL, 73, some_facts())) == named
+    assert with_cause(named, cause_of(FULL, 73, some_facts()), "r.stage.1") == named
     finding = finding_in(named.why)
     assert finding is not None
     assert finding.name == "disk-full"
@@ -140,7 +140,7 @@ def test_what_is_not_known_keeps_its_step() -> None:
     unknown = cause_of("who knows", 9, some_facts())
     assert unknown is not None
     assert unknown.finding == UNKNOWN
-    assert with_cause(due, unknown) == due
+    assert with_cause(due, unknown, due.job) == due
     assert finding_in(due.why) is None
 
 
@@ -157,10 +157,10 @@ def test_a_node_whose_hardware_failed_stays_out_as_it_is(debt: Debt) -> None:
     gone = cause_of(
         "nvidia-smi: fatal: NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver", 1, facts
     )
-    due = with_cause(Owed(debt=debt, job="r.outage.1", verdict=Verdict.ROLLED_BACK, why="x"), gone)
+    due = with_cause(Owed(debt=debt, job="r.rollback.1", verdict=Verdict.ROLLED_BACK, why="x"), gone, "r.outage.1")
     assert (due.debt, due.verdict, due.job) == (Debt.LEAVE_OUT, Verdict.LEFT_OUT, "r.outage.1")
     assert due.why.startswith("gpu-off-bus: ")
-    full = with_cause(Owed(debt=debt, job="r.outage.1", why="x"), cause_of(FULL, 73, facts))
+    full = with_cause(Owed(debt=debt, job="r.outage.1", why="x"), cause_of(FULL, 73, facts), "r.outage.1")
     assert full.debt is debt
 
 

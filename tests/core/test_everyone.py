@@ -43,10 +43,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 @pytest.mark.usefixtures("cluster")
 def test_a_node_of_the_cluster_is_found_for_its_jobs() -> None:
-    assert joblogs._host(Options(inventory="k8s:gpu=yes"), "g2").name == "g2"
-    assert joblogs._host(Options(inventory="k8s:"), "cp").name == "cp"
+    assert joblogs.host_named(Options(inventory="k8s:gpu=yes"), "g2").name == "g2"
+    assert joblogs.host_named(Options(inventory="k8s:"), "cp").name == "cp"
     with pytest.raises(InputError, match="k8s:gpu=yes: no host cp"):
-        joblogs._host(Options(inventory="k8s:gpu=yes"), "cp")
+        joblogs.host_named(Options(inventory="k8s:gpu=yes"), "cp")
 
 
 @pytest.mark.usefixtures("cluster")

@@ -93,16 +93,18 @@ def test_a_bundle_holds_the_evidence_and_no_secret_and_the_node_stays_as_it_was(
         f"cd /var/lib/fleetdrv/jobs; for log in */log; do echo 'curl --password {MARKER} x' >>$log; done;"
         f"printf '%s\\n' '-----BEGIN PRIVATE KEY-----' {MARKER} >>/var/log/apt/history.log;"
         f"mkdir -p /var/lib/dkms/toy/1.0/build;"
-        f"echo 'said the-{MARKER}-variable' >/var/lib/dkms/toy/1.0/build/make.log"
+        f"echo 'said the-{MARKER}-variable' >/var/lib/dkms/toy/1.0/build/make.log;"
+        "apt-cache stats >/dev/null"  # apt's own cache is renewed by whoever asks it first after that
     )
     inventory = yaml.safe_load(fleet.inventory.read_text())
     inventory["all"]["children"]["gpu"]["vars"]["registry_token"] = f"the-{MARKER}-variable"
     fleet.inventory.write_text(yaml.safe_dump(inventory))
-    before = node.call(_ALL_FILES), fleet.end_state()
+    before, state = set(node.call(_ALL_FILES).splitlines()), fleet.end_state()
     fleet.points.arm(-1, Moment.BEFORE)
     path = fleet.folder / "evidence.tar.gz"
     ended = diagnose(fleet, "--output", str(path), code=4)
-    assert (node.call(_ALL_FILES), fleet.end_state()) == before, "it only reads"
+    assert set(node.call(_ALL_FILES).splitlines()) ^ before == set(), "it only reads"
+    assert fleet.end_state() == state
     assert fleet.writes() == []
     assert f"{name}: " in ended.out.splitlines()[0]
     assert ended.out.splitlines()[1].startswith("1. dpkg-interrupted: ")

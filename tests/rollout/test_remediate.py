@@ -113,13 +113,28 @@ def test_a_spent_budget_stays_spent_when_cron_comes_again(fleet: SimFleet) -> No
 
 def test_a_build_that_fails_is_counted_though_the_node_was_never_taken_out(fleet: SimFleet) -> None:
     fleet.apply("1.0")
-    path = book(fleet, "1.2", attempts=2, max_failures=2)
+    for node in fleet.nodes.values():
+        (node.folder / "kill-make").touch()
+    path = book(fleet, "1.1", attempts=2, max_failures=2)
     stages = {name: node.started("stage") for name, node in fleet.nodes.items()}
     mails = [bool(remediate(fleet, path, "--quiet", code=4).out) for _ in range(4)]
     assert mails == [True, True, False, False]
     for name, node in fleet.nodes.items():
         assert len(node.started("stage") - stages[name]) == 2
         assert not fleet.node(name)["spec"].get("unschedulable")
+        assert str(result(fleet, name)["finding"]).startswith("build-killed: ")
+
+
+def test_a_build_that_no_retry_can_help_is_tried_once(fleet: SimFleet) -> None:
+    """1.2 does not fit the kernel's interfaces: the same sources never will."""
+    fleet.apply("1.0")
+    path = book(fleet, "1.2", attempts=3, max_failures=2)
+    stages = {name: node.started("stage") for name, node in fleet.nodes.items()}
+    mails = [bool(remediate(fleet, path, "--quiet", code=4).out) for _ in range(2)]
+    assert mails == [True, False]
+    for name, node in fleet.nodes.items():
+        assert len(node.started("stage") - stages[name]) == 1
+        assert str(result(fleet, name)["finding"]).startswith("kernel-api-changed: ")
 
 
 def test_a_controller_that_is_killed_each_time_uses_its_tries_up(fleet: SimFleet) -> None:

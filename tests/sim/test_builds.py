@@ -142,4 +142,5 @@ def test_a_compiler_that_was_killed_is_named_and_the_next_try_has_no_trace_of_it
     followed = driver.stage("1.0")
     assert followed.ending == "exit 68 stage"
     assert "the compiler was killed" in followed.text.splitlines()[-1]
+    (node.folder / "kill-make").unlink()
     assert driver.stage("1.0").ending == "exit 0"
