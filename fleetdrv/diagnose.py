@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from fleetdrv import bundle, ownership, parse, report
 from fleetdrv.effects import Effects
 from fleetdrv.entries import found_json
-from fleetdrv.errors import ClusterError, ExitCode, InputError, NodeError
+from fleetdrv.errors import ExitCode, FleetdrvError, NodeError, Permanent
 from fleetdrv.finding import UNKNOWN, Finding, Found, Retry
 from fleetdrv.findings import classify
 from fleetdrv.findings_evidence import of_evidence, questions, sections
@@ -65,7 +65,7 @@ def _gather(options: Options, host: Host) -> Gathered:
         if not options.no_cluster:
             try:
                 gathered.node = _node(open_cluster(stack, options, Effects()).node(host.node_name))
-            except (ClusterError, InputError) as error:
+            except FleetdrvError as error:
                 gathered.faults.append(_fault("cluster-silent", str(error), _CLUSTER_REMEDY, "kubectl"))
         try:
             _ask(options, host, gathered)
@@ -79,20 +79,19 @@ _CLUSTER_REMEDY = "See the cluster: kubectl get nodes; without one: --no-cluster
 
 
 def _fault(name: str, cause: str, remedy: str, where: str) -> Found:
-    cause, remedy = (
-        f"{cause.rstrip('.')}.",
-        remedy or "See whether it runs, and its console: BMC, kubectl get node",
-    )
-    return Found(
-        finding=Finding(name=name, cause=cause, remedy=remedy, retry=Retry.LATER), evidence=cause, where=where
-    )
+    cause, remedy = f"{cause.rstrip('.')}.", remedy or "See whether it runs, at its console: kubectl get node"
+    finding = Finding(name=name, cause=cause, remedy=remedy, retry=Retry.LATER)
+    return Found(finding=finding, evidence=cause, where=where)
 
 
 def _ask(options: Options, host: Host, gathered: Gathered) -> None:
     """Two questions over one connection. Raises NodeError with what came before it kept."""
     with line_to(options, host) as line:
-        _, out, _ = ask(line, "evidence.sh", (), step="evidence", deadline_seconds=_SECONDS)
+        code, out, errors = ask(line, "evidence.sh", (), step="evidence", deadline_seconds=_SECONDS)
         gathered.told, gathered.now = sections(out.decode("utf-8", "replace")), time.time()
+        if code != 0 or not out.endswith(b"end\n"):
+            said = errors.decode("utf-8", "replace").strip()
+            raise Permanent(line.node, "evidence", f"exit {code}: {said[-500:] or 'cut off'}")
         asked = (*questions(gathered.told), "faults")
         code, out, errors = ask(line, "probe.sh", asked, step="probe", deadline_seconds=PROBE_SECONDS)
         gathered.probe = out.decode("utf-8", "replace") + errors.decode("utf-8", "replace")
@@ -105,12 +104,7 @@ def _ask(options: Options, host: Host, gathered: Gathered) -> None:
 
 def _node(node: ownership.Object) -> dict[str, Any]:
     status, metadata = node.get("status", {}), node.get("metadata", {})
-    ours = {
-        key: value for key, value in (metadata.get("annotations") or {}).items() if key.startswith("fleetdrv.io/")
-    }
-    labels = {
-        key: value for key, value in (metadata.get("labels") or {}).items() if key.startswith("fleetdrv.io/")
-    }
+    annotations, labels = (_our_own(metadata.get(kind) or {}) for kind in ("annotations", "labels"))
     return {
         "name": ownership.name(node),
         "unschedulable": ownership.unschedulable(node),
@@ -118,9 +112,13 @@ def _node(node: ownership.Object) -> dict[str, Any]:
         "conditions": status.get("conditions") or [],
         "nodeInfo": status.get("nodeInfo") or {},
         "allocatable": status.get("allocatable") or {},
-        "annotations": ours,
+        "annotations": annotations,
         "labels": labels,
     }
+
+
+def _our_own(notes: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in notes.items() if key.startswith("fleetdrv.io/")}
 
 
 def ranked(gathered: Gathered) -> tuple[Found, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fleetdrv.finding import UNKNOWN, Finding, Found, Repair, Retry, Rule, Weight, pattern
 from fleetdrv.findings_apt import APT
@@ -201,8 +201,8 @@ def _unknown(told: _Text) -> Found:
 
 
 def _once(founds: Iterable[Found]) -> tuple[Found, ...]:
-    """Each finding once; the words of a later mention fill what the first one lacks."""
+    """Keep the first of each finding."""
     first: dict[str, Found] = {}
     for found in founds:
         first.setdefault(found.finding.name, found)
-    return tuple(replace(found) for found in first.values())
+    return tuple(first.values())

@@ -26,7 +26,7 @@ def test_there_are_programs() -> None:
 def test_shellcheck_finds_nothing() -> None:
     boot = _SCRIPTS.parents[1] / "tests/sim/boot.sh"
     checked: list[str | Path] = [_SHELLCHECK, "-x", "--source-path=SCRIPTDIR", *_PROGRAMS, boot, *_STAND_INS]
-    result = subprocess.run(checked, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(checked, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stdout
 
 
