@@ -17,7 +17,7 @@ from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.effects import Effects
 from fleetdrv.ending import Ending
-from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
+from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotFound, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
@@ -106,6 +106,7 @@ class NodeDriver:
         self._tell("look", "", Level.DETAIL)
         try:
             standing = self.service.standing()
+            self._outage.out = bool(standing.run)
             self.view = look(self.line, book, self.versions, standing, run, back=back, repair=repair)
         finally:
             self._tell("seen", "", Level.DETAIL)
@@ -236,6 +237,11 @@ class NodeDriver:
         text = self._jobs.evidence(job)
         return with_owners(text, self._outage.occupants()) if " of pod " in text else text
 
+    @property
+    def out(self) -> bool:
+        """Whether the node is out by our hand, as far as is known here: for who cannot ask the cluster."""
+        return self._outage.out
+
     def note(self, due: Owed, run: str) -> None:
         """Record on the Node how a turn ended that never took it out of service."""
         self.service.note(self._outage.result(due, run))
@@ -260,6 +266,9 @@ class NodeDriver:
             except HandsOff as error:
                 self._tell("cordon", str(error.cause), Level.WARNING)
                 continue  # the next look sees whose it is, or who holds it
+            except NotFound:
+                self.service.standing()  # says so where it is the Node that is gone
+                raise
             except ClusterAway as error:
                 self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)
