@@ -251,13 +251,8 @@ class Outage:
 
     def result(self, due: Owed, run: str) -> Result:
         """Return what is recorded on the Node of a final debt."""
-        return Result(
-            run=run,
-            digest=self.loaded.digest,
-            verdict=str(due.verdict or Verdict.FAILED),
-            finding=hide(due.why)[:500],
-            at=self.today(),
-        )
+        verdict, finding = str(due.verdict or Verdict.FAILED), hide(due.why)[:500]
+        return Result(run=run, digest=self.loaded.digest, verdict=verdict, finding=finding, at=self.today())
 
     def _clock(self, seen: View) -> None:
         """Begin to count, once: from now, or from the cordon that an earlier controller has set."""
