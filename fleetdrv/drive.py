@@ -17,7 +17,7 @@ from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.effects import Effects
 from fleetdrv.ending import Ending
-from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotFound, NotOurs, Permanent
+from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
@@ -239,7 +239,7 @@ class NodeDriver:
 
     @property
     def out(self) -> bool:
-        """Whether the node is out by our hand, as far as is known here: for who cannot ask the cluster."""
+        """As `Outage.out`."""
         return self._outage.out
 
     def note(self, due: Owed, run: str) -> None:
@@ -266,9 +266,6 @@ class NodeDriver:
             except HandsOff as error:
                 self._tell("cordon", str(error.cause), Level.WARNING)
                 continue  # the next look sees whose it is, or who holds it
-            except NotFound:
-                self.service.standing()  # says so where it is the Node that is gone
-                raise
             except ClusterAway as error:
                 self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)

@@ -207,21 +207,6 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS if WHOLE else [])
-def test_a_node_object_that_is_deleted_under_way(fleet: SimFleet, moment: str) -> None:
-    """Nobody can be told any more whose the node is: named, and taken up when its kubelet has registered anew."""
-    (name,) = fleet.nodes
-    once(fleet, MOMENTS[moment], lambda: fleet.admin.send("DELETE", f"/api/v1/nodes/{name}"))
-    told = ended(upgrade(fleet, PATIENT))
-    assert told.code == 4, told
-    assert f"{name}: no such Node in this cluster" in told.out
-    assert "next: the same command again; or: fleetdrv status" in told.out
-    fleet.make_node(name)
-    fleet.apply("1.1")
-    assert (code(fleet, name), fleet.node(name)["spec"].get("unschedulable")) == ("1.1", None)
-    assert fleet.nodes[name].end_state()["running"] == []
-
-
 Hand = Callable[[SimFleet, str], object]
 
 
