@@ -106,6 +106,7 @@ class NodeDriver:
         self._tell("look", "", Level.DETAIL)
         try:
             standing = self.service.standing()
+            self._outage.out = bool(standing.run)
             self.view = look(self.line, book, self.versions, standing, run, back=back, repair=repair)
         finally:
             self._tell("seen", "", Level.DETAIL)
@@ -235,6 +236,11 @@ class NodeDriver:
     def _evidence(self, job: str) -> str:
         text = self._jobs.evidence(job)
         return with_owners(text, self._outage.occupants()) if " of pod " in text else text
+
+    @property
+    def out(self) -> bool:
+        """As `Outage.out`."""
+        return self._outage.out
 
     def note(self, due: Owed, run: str) -> None:
         """Record on the Node how a turn ended that never took it out of service."""

@@ -248,7 +248,8 @@ class Held:
     def _read(self) -> None:
         lease = self._cluster.lease(names.lease_name(self.pool))
         if (leases.holder_identity(lease), leases.token(lease)) != (self._identity, self.token):
-            self._lost = f"pool {self.pool}: the lock was lost to {leases.holder_name(lease)}"
+            who = leases.holder_name(lease) if leases.holder_identity(lease) else "a controller that has ended"
+            self._lost = f"pool {self.pool}: the lock was lost to {who}"
         if self._lost or lease is None:
             raise Stopped(self._lost)
         self._lease = lease

@@ -46,6 +46,8 @@ class Outage:
     today: Callable[[], str]
     sleep: Callable[[float], None]
     hooks: NodeHooks
+    out: bool = False
+    """Out by our hand, as far as this process knows: for who cannot ask the cluster."""
     seconds_out: float | None = None
     """Node-seconds out of service: from the cordon, whoever set it for us, to the uncordon."""
     taken_over: bool = False
@@ -80,6 +82,7 @@ class Outage:
             self._occupants.update(self.service.occupants())  # who owned a pod is not known once it is gone
         self.tell("cordon", due.why, Level.PROGRESS)
         self._before = self._before or self.effects.of_this_thread()
+        self.out = True  # first: should no answer come, it may well be
         self.service.take_out(warrant.run, due.why, warrant.check)
         self._clock(seen)
         if drains and (failed := self._drain(seen, warrant)):
@@ -235,6 +238,7 @@ class Outage:
     def let_go(self, _: View, due: Owed, warrant: Warrant) -> Owed:
         """Take our marks off a node that is somebody else's now."""
         self.service.let_go(self.result(due, warrant.run))
+        self.out = False
         return due
 
     def explain(self, error: NodeError, run: str) -> None:
@@ -247,13 +251,8 @@ class Outage:
 
     def result(self, due: Owed, run: str) -> Result:
         """Return what is recorded on the Node of a final debt."""
-        return Result(
-            run=run,
-            digest=self.loaded.digest,
-            verdict=str(due.verdict or Verdict.FAILED),
-            finding=hide(due.why)[:500],
-            at=self.today(),
-        )
+        verdict, finding = str(due.verdict or Verdict.FAILED), hide(due.why)[:500]
+        return Result(run=run, digest=self.loaded.digest, verdict=verdict, finding=finding, at=self.today())
 
     def _clock(self, seen: View) -> None:
         """Begin to count, once: from now, or from the cordon that an earlier controller has set."""
@@ -269,6 +268,7 @@ class Outage:
         self.tell("return", "taint off; DaemonSets and devices come back", Level.DETAIL)
         self.service.give_back(warrant.run, self.result(due, warrant.run), drivers)
         assert self._since is not None
+        self.out = False
         self.seconds_out = self.now() - self._since
         self.cost = self.effects.of_this_thread() - self._before if self._before is not None else None
         seconds = f" after {self.seconds_out:.1f} s out of service" + (f": {self.cost}" if self.cost else "")

@@ -104,7 +104,7 @@ def left_out(crew: Crew) -> list[str]:
     try:
         return crew.left_out()
     except FleetdrvError as error:
-        held = [name for name, driver in crew.drivers.items() if driver.view and driver.view.standing.run]
+        held = [name for name, driver in crew.drivers.items() if driver.out]
         text = f"cannot tell who is out of service: {error}; see: fleetdrv status {crew.pool_name}"
         crew.say(Event(node="", phase="end", text=text, level=Level.WARNING))
         return sorted(held)
