@@ -80,14 +80,8 @@ class NodeDriver:
         self.stopwatch = Stopwatch(self.now)
         self._jobs = Sender(line=self.line, pool=self.loaded.playbook.pool_name, now=self.now, tell=self._tell)
         self._causes = causes.Causes(self._jobs.ends)
-        self._staging = Staging(
-            name=self.name,
-            loaded=self.loaded,
-            jobs=self._jobs,
-            builds=self.builds,
-            stopwatch=self.stopwatch,
-            tell=self._tell,
-        )
+        about = (self.name, self.loaded, self._jobs, self.builds, self.stopwatch)
+        self._staging = Staging(*about, tell=self._tell)
         self._outage = Outage(
             service=self.service,
             loaded=self.loaded,

@@ -20,7 +20,7 @@ from fleetdrv.timing import Stopwatch
 from fleetdrv.turn import Owed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Staging:
     """One node's stage, and its part in what many nodes compile once."""
 

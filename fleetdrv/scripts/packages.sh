@@ -138,7 +138,9 @@ NAMES
 look_at_refreshed() {
     [ -e "$own_apt/refreshed.$1" ] || return 0
     read -r line <"$own_apt/refreshed.$1"
-    row refreshed "$1" "$(($(date +%s) - $(stat -c %Y "$own_apt/refreshed.$1")))" "$line"
+    age=$(($(date +%s) - $(stat -c %Y "$own_apt/refreshed.$1")))
+    # Of the future, where the clock was set back: nobody knows how old.
+    [ "$age" -lt 0 ] || row refreshed "$1" "$age" "$line"
 }
 
 conf_value() {
@@ -154,5 +156,6 @@ look_at_lists() {
         asked=$(stat -c %Y "$folder/partial")
         [ "$asked" -le "$latest" ] || latest=$asked
     done
-    [ "$latest" -eq 0 ] || row lists $(($(date +%s) - latest))
+    age=$(($(date +%s) - latest))
+    [ "$latest" -eq 0 ] || [ "$age" -lt 0 ] || row lists "$age"
 }

@@ -57,6 +57,18 @@ def test_a_clock_that_is_behind_is_named(node: AptNode, repository: Repository) 
     assert "the clock of this node says 2" in refused.reason
 
 
+def test_lists_of_the_future_have_no_age(node: AptNode) -> None:
+    """A clock that was set back must not make the node unreadable: lists are asked for anew."""
+    node.offer()
+    assert node.refresh().code == 0
+    seen = node.probe("driver", "toy", "package", "toy-lib")
+    assert {"refreshed", "lists"} <= {row[0] for row in seen}
+    node.call("touch -d '+8 hours' /var/lib/fleetdrv/apt/refreshed.toy /var/lib/fleetdrv/apt/lists/partial")
+    seen = node.probe("driver", "toy", "package", "toy-lib")
+    assert not {"refreshed", "lists"} & {row[0] for row in seen}
+    assert ["end"] in seen
+
+
 def test_a_repository_that_is_not_there(node: AptNode) -> None:
     node.call("rm -r /srv/repository/dists")
     refused = node.refresh()

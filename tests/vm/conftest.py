@@ -89,3 +89,11 @@ def mixed(_fleets: Fleets) -> VmFleet:
 def roce(_fleets: Fleets) -> VmFleet:
     """Two machines with the kernel that has Soft-RoCE."""
     return _fleets.get(("bookworm-generic", "bookworm-generic"))
+
+
+@pytest.fixture
+def fresh_cache(fleet: VmFleet, tmp_path: Path) -> Iterator[None]:
+    """No build of an earlier test or session is on the controller: the nodes compile."""
+    fleet.cache = tmp_path / "cache"
+    yield
+    fleet.cache = None

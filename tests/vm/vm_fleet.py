@@ -30,6 +30,8 @@ class VmFleet:
     def __init__(self, kept: Path | None, scratch: Path, releases: Sequence[str] = PAIR) -> None:
         self._own = None if kept else Path(tempfile.mkdtemp(prefix="fdlab"))
         self.folder, self.scratch, self.releases = kept or self._own or scratch, scratch, tuple(releases)
+        self.cache: Path | None = None
+        """Where finished builds are kept; None: where they are for everybody here."""
         self.names = tuple(f"node-{number}" for number in range(1, len(releases) + 1))
         if self._own:
             try:
@@ -91,6 +93,8 @@ class VmFleet:
         """Start fleetdrv."""
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig or self.kubeconfig)}
         environment["XDG_STATE_HOME"] = str(self.scratch)
+        if self.cache is not None:
+            environment["XDG_CACHE_HOME"] = str(self.cache)
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         return subprocess.Popen([FLEETDRV, *arguments], env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -138,6 +142,18 @@ class VmFleet:
         """Count log-ins and commands that the node's sshd logged, this question's own left out."""
         text = self.ssh(node, f"journalctl -q --no-pager -t sshd -t sshd-session --since '{since}'")
         return text.count("Accepted publickey") - 1, text.count("Starting session: command") - 1
+
+    @property
+    def run(self) -> str:
+        """Id of the last run that has a journal."""
+        journals = (self.scratch / "fleetdrv" / "runs").glob("*.jsonl")
+        return max(journals, key=lambda path: path.stat().st_mtime).stem
+
+    def journal(self, phase: str = "job") -> list[str]:
+        """Return what the last run's journal says of any node in a phase."""
+        text = (self.scratch / "fleetdrv" / "runs" / f"{self.run}.jsonl").read_text()
+        lines = text.rpartition("\n")[0].splitlines()  # the last one may be on its way to the disk
+        return [entry["text"] for entry in map(json.loads, lines) if entry["node"] and entry["phase"] == phase]
 
     def clock(self, node: str) -> str:
         """Return the node's time as journalctl reads it; the second in which this is asked is left out."""

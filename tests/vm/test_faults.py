@@ -1,0 +1,189 @@
+"""What can go wrong with a node under a rollout: power, disk, network, sshd.
+
+Each says how it ends, in which words, and with which next command; where a person can mend it by the command that
+is named, that is done and works. What is not here is elsewhere, seen on the same machines:
+
+- dpkg's lock held by a process that calls itself unattended-upgrade, for a while and for ever; a package on hold;
+  dpkg interrupted by others; a full disk under a download; an expired Release file: test_apt.py;
+- the module held open, by whom ever: test_holders.py;
+- init of the new module fails; a modprobe that lies; a cable unplugged in build and outage: test_story.py;
+- SIGKILL of the controller: test_crash.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from fleetdrv import names
+from fleetdrv.lab import lab
+from tests.apt.repository import Package
+from tests.rollout.sim_fleet import Ended
+from tests.vm.mirror import Mirror
+from tests.vm.vm_fleet import CODE, VmFleet
+
+pytestmark = pytest.mark.long
+
+NODE = "node-1"
+JOBS = "/var/lib/fleetdrv/jobs"
+TOOLS = "site-tools"
+BOOT_SECONDS = 1200.0
+
+
+@contextmanager
+def applying(fleet: VmFleet, book: Path) -> Iterator[Popen[bytes]]:
+    """Have a rollout on the node under way; it is not outlived by its test."""
+    with fleet.start("apply", str(book), "-i", str(fleet.inventory), "--yes", "-l", NODE) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def end(process: Popen[bytes]) -> Ended:
+    out, errors = process.communicate(timeout=3000)
+    return Ended(process.returncode, out.decode(), errors.decode())
+
+
+def wait_for(fleet: VmFleet, condition: str) -> None:
+    """Return when a condition holds on the node, which looks itself."""
+    loop = f"until {condition}; do sleep 0.1; done"
+    done = lab.ssh(fleet.folder, NODE, f"timeout 1500 bash -c '{loop}'", timeout_seconds=1600)
+    assert done.returncode == 0, (condition, done)
+
+
+def jobs(fleet: VmFleet) -> list[str]:
+    """Name the jobs of the last run, without its id: PHASE.NUMBER."""
+    listed = fleet.ssh(NODE, f"cd {JOBS} && ls -d {fleet.run}.*").split()
+    return sorted(name.split(".", 1)[1] for name in listed)
+
+
+def assert_whole(fleet: VmFleet) -> None:
+    """What was shown of the jobs is what they said, byte for byte and in order."""
+    said = fleet.ssh(NODE, f"cd {JOBS} && cat $(ls -tr -d {fleet.run}.*/digest | sed s,digest,log,)")
+    assert "\n".join(fleet.journal()) + "\n" == said
+
+
+def assert_serves(fleet: VmFleet) -> None:
+    """Back in service, without a mark of ours, and nothing half done."""
+    body = fleet.node(NODE)
+    assert not body["spec"].get("unschedulable")
+    assert not body["spec"].get("taints")
+    assert names.CORDON not in body["metadata"].get("annotations", {})
+    assert fleet.ssh(NODE, "dpkg --audit") == ""
+
+
+def other(fleet: VmFleet) -> str:
+    """Have the driver at some version, and name the one to go to."""
+    if fleet.ssh(NODE, f"{CODE} 2>/dev/null || :").strip() not in ("1.0", "1.1"):
+        fleet.apply("1.0", "-l", NODE)
+    return "1.1" if fleet.ssh(NODE, CODE).strip() == "1.0" else "1.0"
+
+
+# -- the machine goes away
+
+
+_BLOCK = """#!/bin/sh
+[ ! -e /run/block-configure ] || { touch /run/blocked; sleep 100000; }
+"""
+_RESTART_SSH = """#!/bin/sh
+[ "$1" = configure ] || exit 0
+systemctl restart ssh.service
+pkill -9 -f '^sshd: root' || :
+date >/var/tmp/sshd-restarted
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
+    made = Mirror(tmp_path_factory.mktemp("faults"))
+    made.repository.add(
+        Package(name=TOOLS, version="1.2", scripts={"postinst": _BLOCK}),
+        Package(name=TOOLS, version="1.3", scripts={"postinst": _RESTART_SSH}),
+    )
+    yield made
+    made.close()
+
+
+def tools(fleet: VmFleet, mirror: Mirror, version: str) -> Path:
+    """Write a playbook of the tools, with a module of the kernel's own."""
+    source = {"packages": {TOOLS: version}, "repository": mirror.source, "hold": False}
+    driver = {"name": TOOLS, "apt": source, "modules": ["dummy"]}
+    return fleet.write_playbook(f"tools-{version}", {"name": TOOLS, "hosts": "gpu", "drivers": [driver]})
+
+
+def installed(fleet: VmFleet) -> str:
+    return fleet.ssh(NODE, f"dpkg-query -W -f '${{Version}} ${{db:Status-Status}}' {TOOLS}")
+
+
+POWER = {"configure": ("1.2", "test -e /run/blocked")}
+
+
+@pytest.mark.parametrize("moment", POWER)
+def test_a_power_cut_in_the_middle_of_dpkg_is_finished_by_the_same_run(
+    fleet: VmFleet, mirror: Mirror, moment: str
+) -> None:
+    version, begun = POWER[moment]
+    fleet.ssh(NODE, f"dpkg --purge --force-all {TOOLS} >/dev/null 2>&1; touch /run/block-configure")
+    with applying(fleet, tools(fleet, mirror, version)) as process:
+        wait_for(fleet, begun)
+        machine = lab.machine(fleet.folder, NODE)
+        boots = machine.boots()
+        machine.power_cut()
+        machine.start().wait_for_boot(boots + 1, BOOT_SECONDS)
+        ended = end(process)
+    assert ended.code == 0, ended
+    assert installed(fleet) == f"{version} installed"
+    assert jobs(fleet)[:3] == ["keep.1", "outage.1", "outage.2"]
+    assert "finishing what a killed run of ours began" in fleet.journal()
+    assert fleet.ssh(NODE, "cat /sys/module/dummy/initstate").strip() == "live"
+    assert_serves(fleet)
+
+
+def test_an_interface_that_is_gone_for_a_minute_in_the_outage_costs_nothing_but_the_minute(fleet: VmFleet) -> None:
+    version = other(fleet)
+    begun = f"find {JOBS} -path '*.outage.*/started' -newer /run/watch"
+    down = "ip link set eth0 down; sleep 60; systemctl restart fleetdrv-lab-network; date >/run/was-down"
+    watch = f'touch /run/watch; until [ -n "$({begun})" ]; do sleep 0.1; done; {down}'
+    fleet.put(NODE, "/run/watch.sh", watch.encode())
+    fleet.ssh(NODE, "rm -f /run/was-down; setsid sh /run/watch.sh </dev/null >/dev/null 2>&1 &")
+    fleet.apply(version, "-l", NODE)
+    assert fleet.ssh(NODE, "cat /run/was-down")
+    assert [job for job in jobs(fleet) if not job.startswith("stage")] == ["keep.1", "outage.1"]
+    assert_whole(fleet)
+    assert fleet.ssh(NODE, CODE).strip() == version
+    assert_serves(fleet)
+
+
+def test_sshd_that_is_restarted_by_a_package_of_the_outage_takes_no_job_along(
+    fleet: VmFleet, mirror: Mirror
+) -> None:
+    fleet.ssh(NODE, "rm -f /var/tmp/sshd-restarted")
+    fleet.apply_book(tools(fleet, mirror, "1.3"), "-l", NODE)
+    assert fleet.ssh(NODE, "cat /var/tmp/sshd-restarted")
+    assert installed(fleet) == "1.3 installed"
+    assert [job for job in jobs(fleet) if job.startswith("outage")] == ["outage.1"]
+    assert_whole(fleet)
+    assert_serves(fleet)
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_full_var_is_found_before_the_cordon(fleet: VmFleet) -> None:
+    version = other(fleet)
+    free = "$(df --output=avail -B1 /var/lib | tail -n1)"
+    fleet.ssh(NODE, f"fallocate -l $(({free} - 20000000)) /var/full")
+    try:
+        ended = fleet.apply(version, "-l", NODE, code=4)
+        assert "/var/lib/fleetdrv: " in ended.out
+        assert "KiB free, too few to build" in ended.out
+        assert not fleet.journal("cordon")
+        assert_serves(fleet)
+    finally:
+        fleet.ssh(NODE, "rm /var/full")
+    fleet.apply(version, "-l", NODE)
+    assert fleet.ssh(NODE, CODE).strip() == version
