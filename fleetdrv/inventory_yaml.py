@@ -128,4 +128,5 @@ class Reader:
         return False
 
     def _fault(self, node: Any, place: tuple[str, ...], text: str) -> None:
-        self._faults.append(f"{self._document.path}:{line(node)}: {'.'.join(place)}: {text}")
+        key = ".".join(part if part.isprintable() else repr(part) for part in place)  # else it breaks the line
+        self._faults.append(f"{self._document.path}:{line(node)}: {key}: {text}")

@@ -38,6 +38,7 @@ def test_the_system_is_as_before_and_all_is_ready(ready: AptNode) -> None:
     assert there == [
         "./key/debs/toy-dkms_1.1_all.deb",
         "./key/debs/toy-lib_1.0_all.deb",
+        "./key/names",
         "./key/places",
         "./key/toy-1.1.dkms.tar.gz",
         "toy 1.1 /usr/share/toy-dkms",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetdrv import inventory, load
@@ -79,6 +79,7 @@ def test_any_text_is_a_playbook_or_is_refused(path: Path, text: str) -> None:
 
 
 @given(damaged(INVENTORIES) | TEXTS)
+@example("\U00018cd6all: x\n")
 def test_any_text_is_an_inventory_or_is_refused(path: Path, text: str) -> None:
     read_or_refused(inventory.read, saved(path, text))
 
