@@ -18,7 +18,7 @@ from tests.apt.repository import Package, build
 from tests.rollout.sim_fleet import PLAYBOOKS
 from tests.vm.mirror import Mirror, revised
 from tests.vm.test_outage import Thief, told
-from tests.vm.vm_fleet import VmFleet
+from tests.vm.vm_fleet import VmFleet, eventually
 
 NODE = "node-1"
 ACPI_CALL = PLAYBOOKS / "acpi-call.yaml"
@@ -136,19 +136,14 @@ class Fault:
 
 
 _LOCK = "/var/lib/dpkg/lock-frontend"
-_HOLDER = f"import fcntl, time; f = open('{_LOCK}', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep({{seconds}})"
-
-
-def _lock(seconds: int) -> str:
-    script = _HOLDER.format(seconds=seconds)
-    start = f'setsid python3 -c "{script}" unattended-upgrade </dev/null >/dev/null 2>&1'
-    return f"{start} & echo $! >/run/locker; sleep 2"
+_HOLDER = f"import fcntl, time; f = open('{_LOCK}', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(100000)"
+_START = f'setsid python3 -c "{_HOLDER}" unattended-upgrade </dev/null >/dev/null 2>&1'
+_TAKE = f"{_START} & echo $! >/run/locker; sleep 2"
+_LET_GO = "kill $(cat /run/locker); rm -f /run/locker"
 
 
 FAULTS = {
-    "another apt is at work for a while": Fault(before=_lock(60), code=0, words=["waiting"],
-                                                cordons=True),
-    "another apt never ends": Fault(before=_lock(100000), after="kill $(cat /run/locker)", code=5,
+    "another apt never ends": Fault(before=_TAKE, after=_LET_GO, code=5,
                                     words=["dpkg's lock is held by process", "python3 -c"]),
     "the package is held": Fault(before=f"apt-mark hold {TOOLS}", after=f"apt-mark unhold {TOOLS}", code=5,
                                  words=[f"{TOOLS} is held at 1.0 by somebody else", f"apt-mark unhold {TOOLS}"]),
@@ -210,13 +205,35 @@ def test_what_is_wrong_with_packages_is_named_and_the_node_serves(
         if fault.code:
             assert packages(fleet) == before
     finally:
-        fleet.ssh(NODE, f"{fault.after}; rm -f /run/locker")
+        fleet.ssh(NODE, fault.after)
         faulty.repository.publish()
     if fault.code and fault.finishes:
         fleet.apply_book(book, "-l", NODE)
     if fault.finishes:
         assert _version(fleet) == f"{fault.version} installed"
     assert fleet.ssh(NODE, "dpkg --audit") == ""
+
+
+@pytest.mark.long
+def test_another_apt_that_is_at_work_for_a_while_is_waited_for_while_the_node_serves(
+    fleet: VmFleet, faulty: Mirror
+) -> None:
+    fleet.ssh(NODE, f"dpkg --purge --force-all {TOOLS} >/dev/null 2>&1 || :")
+    fleet.apply_book(_book(fleet, faulty, "1.0"), "-l", NODE)
+    fleet.ssh(NODE, _TAKE)
+    book = str(_book(fleet, faulty, "1.1"))
+    with fleet.start("apply", book, "-i", str(fleet.inventory), "--yes", "-l", NODE) as process:
+        try:
+            eventually(lambda: bool(fleet.journal("apt") or process.poll() is not None), "a wait for apt", 1200)
+            waited = "".join(fleet.journal("apt"))
+            assert marks(fleet)["cordon"] is None
+        finally:
+            fleet.ssh(NODE, _LET_GO)
+            out, errors = process.communicate(timeout=1800)
+    assert process.returncode == 0, (out, errors)
+    assert waited.startswith("waiting while the node serves: dpkg's lock is held by process")
+    assert _version(fleet) == "1.1 installed"
+    assert marks(fleet)["spec"] == {"unschedulable": None, "taints": None}
 
 
 def test_a_configuration_file_that_was_changed_by_hand(fleet: VmFleet, faulty: Mirror) -> None:

@@ -53,6 +53,11 @@ class VmFleet:
         assert done.returncode == 0, (node, command, done)
         return done.stdout
 
+    def await_boot(self, node: str) -> None:
+        """Return when the Node object is of the boot that the machine is in."""
+        boot = self.ssh(node, "cat /proc/sys/kernel/random/boot_id").strip()
+        eventually(lambda: self.node(node)["status"]["nodeInfo"]["bootID"] == boot, f"{node}'s kubelet", 1200)
+
     def put(self, node: str, path: str, content: bytes) -> None:
         """Write a small file on a node."""
         self.ssh(node, f"echo {base64.b64encode(content).decode()} | base64 -d >{path}")
