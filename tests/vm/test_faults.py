@@ -1,4 +1,4 @@
-"""What can go wrong with a node under a rollout: power, disk, network, sshd.
+"""What can go wrong with a node under a rollout: power, boot, disk, clock, compiler, headers, network, sshd.
 
 Each says how it ends, in which words, and with which next command; where a person can mend it by the command that
 is named, that is done and works. What is not here is elsewhere, seen on the same machines:
@@ -12,6 +12,8 @@ is named, that is done and works. What is not here is elsewhere, seen on the sam
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,8 @@ NODE = "node-1"
 JOBS = "/var/lib/fleetdrv/jobs"
 TOOLS = "site-tools"
 BOOT_SECONDS = 1200.0
+LATER = "6.1.0-999-cloud-amd64"
+"""A kernel that is installed and newer than the one that runs."""
 
 
 @contextmanager
@@ -88,6 +92,22 @@ def other(fleet: VmFleet) -> str:
 # -- the machine goes away
 
 
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_node_that_reboots_in_a_trial_build_comes_back_and_builds_again(fleet: VmFleet) -> None:
+    version = other(fleet)
+    with applying(fleet, fleet.playbook(version)) as process:
+        wait_for(fleet, "pgrep -x cc1 >/dev/null")
+        fleet.ssh(NODE, "systemctl reboot --no-block; exit 0")
+        ended = end(process)
+    assert ended.code == 0, ended
+    assert jobs(fleet) == ["keep.1", "outage.1", "stage.1", "stage.2"]
+    assert len(fleet.journal("cordon")) == 1
+    assert fleet.ssh(NODE, CODE).strip() == version
+    assert fleet.loaded(NODE) == fleet.on_disk(NODE)
+    assert_serves(fleet)
+
+
+BIG = "usr/share/site-tools/big"
 _BLOCK = """#!/bin/sh
 [ ! -e /run/block-configure ] || { touch /run/blocked; sleep 100000; }
 """
@@ -102,12 +122,31 @@ date >/var/tmp/sshd-restarted
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     made = Mirror(tmp_path_factory.mktemp("faults"))
+    big = {BIG: os.urandom(25_000_000)}
     made.repository.add(
+        Package(name=TOOLS, version="1.0"),
+        Package(name=TOOLS, version="1.1", files=big),
         Package(name=TOOLS, version="1.2", scripts={"postinst": _BLOCK}),
         Package(name=TOOLS, version="1.3", scripts={"postinst": _RESTART_SSH}),
+        Package(name=TOOLS, version="1.4"),
+        Package(name="old-kernel", version="1", files={"boot/vmlinuz-5.10.0-1-amd64": os.urandom(30_000_000)}),
+        Package(name=f"linux-headers-{LATER}", version="1", scripts={"postinst": _headers()}),
     )
     yield made
     made.close()
+
+
+def _headers() -> str:
+    """Make the running kernel's headers those of another: what a package of them holds, without its size."""
+    return f"""#!/bin/sh
+set -e
+running=$(uname -r)
+cp -a /usr/src/linux-headers-$running /usr/src/linux-headers-{LATER}
+cd /usr/src/linux-headers-{LATER}
+echo '#define UTS_RELEASE "{LATER}"' >include/generated/utsrelease.h
+sed -i "s/$running/{LATER}/g" .config include/config/auto.conf
+ln -sfn /usr/src/linux-headers-{LATER} /lib/modules/{LATER}/build
+"""
 
 
 def tools(fleet: VmFleet, mirror: Mirror, version: str) -> Path:
@@ -121,7 +160,10 @@ def installed(fleet: VmFleet) -> str:
     return fleet.ssh(NODE, f"dpkg-query -W -f '${{Version}} ${{db:Status-Status}}' {TOOLS}")
 
 
-POWER = {"configure": ("1.2", "test -e /run/blocked")}
+POWER = {
+    "unpack": ("1.1", f"test -e /{BIG}.dpkg-new && pkill -STOP dpkg"),
+    "configure": ("1.2", "test -e /run/blocked"),
+}
 
 
 @pytest.mark.parametrize("moment", POWER)
@@ -172,6 +214,50 @@ def test_sshd_that_is_restarted_by_a_package_of_the_outage_takes_no_job_along(
     assert_serves(fleet)
 
 
+# -- the machine is not as it should be
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_compiler_that_is_killed_is_named_and_the_same_command_tries_again(fleet: VmFleet) -> None:
+    version = other(fleet)
+    fleet.ssh(NODE, "setsid sh -c 'until pkill -9 -x cc1; do sleep 0.05; done' </dev/null >/dev/null 2>&1 &")
+    ended = fleet.apply(version, "-l", NODE, code=4)
+    assert "the compiler was killed" in ended.out
+    assert "the same command tries again" in ended.out
+    assert not fleet.journal("cordon")
+    assert_serves(fleet)
+    fleet.apply(version, "-l", NODE)
+    assert fleet.ssh(NODE, CODE).strip() == version
+
+
+def test_a_full_boot_is_found_before_the_cordon_and_the_command_that_is_named_makes_room(
+    fleet: VmFleet, mirror: Mirror
+) -> None:
+    version = other(fleet)
+    offer(fleet, mirror)
+    fleet.ssh(NODE, "cp -a /etc/initramfs-tools /root/; echo MODULES=list >/etc/initramfs-tools/conf.d/short; "
+                    "echo fleetdrv_toy >>/etc/initramfs-tools/modules; cp -a /boot /root/boot")
+    try:
+        fleet.ssh(NODE, "mount -t tmpfs -o size=200m none /boot; cp -a /root/boot/. /boot; update-initramfs -u; "
+                        "apt-get -q -y install old-kernel >/dev/null; apt-mark auto old-kernel >/dev/null; "
+                        "used=$(df --output=used -B1 /boot | tail -n1); "
+                        "mount -o remount,size=$((used + 1000000)) /boot")
+        ended = fleet.apply(version, "-l", NODE, code=4)
+        assert "/boot: " in ended.out
+        assert "carries fleetdrv_toy" in ended.out
+        assert "apt-get autoremove --purge" in ended.out
+        assert not fleet.journal("cordon")
+        assert_serves(fleet)
+        fleet.ssh(NODE, "apt-get -q -y autoremove --purge")
+        fleet.apply(version, "-l", NODE)
+        assert any("is written anew: it carries fleetdrv_toy" in line for line in fleet.journal())
+        assert fleet.ssh(NODE, CODE).strip() == version
+        assert_serves(fleet)
+    finally:
+        fleet.ssh(NODE, "umount /boot; rm -r /etc/initramfs-tools; mv /root/initramfs-tools /etc/; "
+                        "rm -r /root/boot; dpkg --purge old-kernel >/dev/null 2>&1; exit 0")
+
+
 @pytest.mark.usefixtures("fresh_cache")
 def test_a_full_var_is_found_before_the_cordon(fleet: VmFleet) -> None:
     version = other(fleet)
@@ -187,3 +273,73 @@ def test_a_full_var_is_found_before_the_cordon(fleet: VmFleet) -> None:
         fleet.ssh(NODE, "rm /var/full")
     fleet.apply(version, "-l", NODE)
     assert fleet.ssh(NODE, CODE).strip() == version
+
+
+def test_a_clock_that_is_behind_is_named(fleet: VmFleet, mirror: Mirror) -> None:
+    book = tools(fleet, mirror, "1.4")
+    fleet.ssh(NODE, "rm -f /var/lib/fleetdrv/apt/refreshed.*")
+    mirror.repository.publish()
+    fleet.ssh(NODE, "date -s '-8 hours'")
+    try:
+        ended = fleet.apply_book(book, "-l", NODE, code=4)
+        assert "is not valid yet" in ended.out
+        assert "the clock of this node says" in ended.out
+        assert not fleet.journal("cordon")
+        assert_serves(fleet)
+    finally:
+        fleet.ssh(NODE, f"date -s @{time.time():.0f}")
+    fleet.apply_book(book, "-l", NODE)
+    assert installed(fleet) == "1.4 installed"
+
+
+def offer(fleet: VmFleet, mirror: Mirror) -> None:
+    """Have the node's own apt know the mirror."""
+    source = mirror.source
+    line = f"deb [trusted=yes] {source['uri']} stable main\n"
+    fleet.put(NODE, "/etc/apt/sources.list.d/site.list", line.encode())
+    fleet.ssh(NODE, "apt-get -q update")
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_headers_that_are_missing_for_the_newest_kernel_and_a_boot_without_a_build(
+    fleet: VmFleet, mirror: Mirror
+) -> None:
+    version = other(fleet)
+    offer(fleet, mirror)
+    running = fleet.ssh(NODE, "uname -r").strip()
+    fleet.ssh(NODE, f"mkdir -p /lib/modules/{LATER}/kernel; cd /lib/modules; cp {running}/modules.[ob]* {LATER}; "
+                    f"touch /boot/vmlinuz-{LATER}")
+    try:
+        ended = fleet.apply(version, "-l", NODE, code=4)
+        remedy = f"apt-get install linux-headers-{LATER}"
+        assert f"no headers for kernel {LATER}, which can boot next; on the node: {remedy}" in ended.out
+        assert not fleet.journal("cordon")
+        assert_serves(fleet)
+        fleet.ssh(NODE, f"{remedy} -q -y")
+        fleet.apply(version, "-l", NODE)
+        status = fleet.ssh(NODE, "dkms status")
+        for kernel in (running, LATER):
+            assert f"toy/{version}, {kernel}, x86_64: installed" in status
+        _comes_up_without_a_build(fleet, version, running)
+    finally:
+        fleet.ssh(NODE, f"dkms uninstall -m toy -v {version} -k {LATER}; dpkg --purge linux-headers-{LATER}; "
+                        f"rm -rf /usr/src/linux-headers-{LATER} /lib/modules/{LATER} /boot/vmlinuz-{LATER} "
+                        f"/var/lib/dkms/toy/*/{LATER}; exit 0")
+
+
+def _comes_up_without_a_build(fleet: VmFleet, version: str, running: str) -> None:
+    """The node boots the older kernel, for which somebody has taken the driver away."""
+    fleet.ssh(NODE, f"dkms uninstall -m toy -v {version} -k {running}; sync")
+    machine = lab.machine(fleet.folder, NODE)
+    boots = machine.boots()
+    machine.reset()
+    machine.wait_for_boot(boots + 1, BOOT_SECONDS)
+    fleet.await_boot(NODE)
+    assert fleet.ssh(NODE, f"{CODE} 2>/dev/null || echo none").strip() == "none"
+    planned = fleet.plan(version, "-l", NODE, code=2)
+    assert f"found nothing for {running}" in planned.out
+    fleet.apply(version, "-l", NODE)
+    assert not fleet.journal("drain"), "nothing was loaded that a pod could use"
+    assert fleet.ssh(NODE, CODE).strip() == version
+    assert fleet.loaded(NODE) == fleet.on_disk(NODE)
+    assert_serves(fleet)
