@@ -42,6 +42,9 @@ check_system() {
     done
 }
 
+# What apt calls kernels, as a pattern of awk.
+a_kernel='^(linux-(image|modules|signed|generic|virtual)|(proxmox|pve)-kernel)'
+
 # simulate PINS WORD…: what `apt-get -s WORD…` would do, each line of it read. PINS are NAME=VERSION.
 # Allowed are the pins and what was not there before, but no kernel. Lines "NAME=VERSION" are left in $would.
 simulate() {
@@ -50,7 +53,7 @@ simulate() {
     code=0
     said=$(quiet_apt -s -y --allow-change-held-packages "$@" 2>&1) || code=$?
     [ "$code" -eq 0 ] || { printf '%s\n' "$said" >&2 && die 79 "apt-get: $(why_not "$said")"; }
-    refused=$(printf '%s\n' "$said" | awk -v pins="$pins" '
+    refused=$(printf '%s\n' "$said" | awk -v pins="$pins" -v a_kernel="$a_kernel" '
         $1 == "Remv" || $1 == "Purg" { print "would remove " $2 }
         $1 == "Inst" {
             old = $3 ~ /^\[/
@@ -59,7 +62,7 @@ simulate() {
             if (index(pins, " " $2 "=" new " ")) next
             if (index(pins, " " $2 "=")) print "would install " $2 " " new
             else if (old) print "would change " $2 " " $3 " to " new
-            else if ($2 ~ /^(linux-(image|modules|signed|generic|virtual)|(proxmox|pve)-kernel)/)
+            else if ($2 ~ a_kernel)
                 print "would install kernel " $2 " " new
         }')
     if [ -n "$refused" ]; then

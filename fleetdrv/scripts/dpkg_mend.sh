@@ -35,12 +35,9 @@ look_at_fix() {
     code=0
     plan=$(quiet_apt -s -y -f install 2>&1) || code=$?
     [ "$code" -eq 0 ] || die 79 "apt-get -f install: $(why_not "$plan")"
-    refused=$(printf '%s\n' "$plan" | awk '
+    refused=$(printf '%s\n' "$plan" | awk -v a_kernel="$a_kernel" '
         $1 == "Remv" || $1 == "Purg" { print "would remove " $2 }
-        $1 == "Inst" && $3 !~ /^\[/ &&
-            $2 ~ /^(linux-(image|modules|signed|generic|virtual)|(proxmox|pve)-kernel)/ {
-            print "would install kernel " $2
-        }')
+        $1 == "Inst" && $3 !~ /^\[/ && $2 ~ a_kernel { print "would install kernel " $2 }')
     [ -z "$refused" ] || die 79 "apt-get -f install $(printf '%s\n' "$refused" | paste -sd, | sed 's/,/, /g')"
 }
 
