@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import tarfile
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 
+from fleetdrv import atomic
 from fleetdrv.errors import InputError
 
 
@@ -35,20 +34,15 @@ def destination(output: str, node: str) -> Path:
 
 def write(path: Path, files: Mapping[str, str]) -> None:
     """Write it, mode 0600, by a rename. Raises InputError where the disk or a permission forbids it."""
-    top = path.name.partition(".tar")[0]
+    top, stream = path.name.partition(".tar")[0], io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for inner, text in files.items():
+            data = text.encode("utf-8", "replace")
+            entry = tarfile.TarInfo(f"{top}/{inner}")
+            entry.size, entry.mode, entry.mtime = len(data), 0o600, int(time.time())
+            tar.addfile(entry, io.BytesIO(data))
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, name = tempfile.mkstemp(prefix=".fleetdrv-", dir=path.parent)  # mode 0600
+        atomic.put(path, stream.getvalue(), 0o600)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    try:
-        with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz") as tar:
-            for inner, text in files.items():
-                data = text.encode("utf-8", "replace")
-                entry = tarfile.TarInfo(f"{top}/{inner}")
-                entry.size, entry.mode, entry.mtime = len(data), 0o600, int(time.time())
-                tar.addfile(entry, io.BytesIO(data))
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleetdrv import bundle, ownership, parse, report
+from fleetdrv import bundle, names, ownership, parse, report
 from fleetdrv.effects import Effects
 from fleetdrv.entries import found_json
 from fleetdrv.errors import ExitCode, FleetdrvError, NodeError, Permanent
@@ -118,7 +118,7 @@ def _node(node: ownership.Object) -> dict[str, Any]:
 
 
 def _our_own(notes: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in notes.items() if key.startswith("fleetdrv.io/")}
+    return {key: value for key, value in notes.items() if key.startswith(f"{names.DOMAIN}/")}
 
 
 def ranked(gathered: Gathered) -> tuple[Found, ...]:
