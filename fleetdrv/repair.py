@@ -132,8 +132,9 @@ def _mend(options: Options, crew: Crew, teller: Teller) -> tuple[Result, str]:
     if not options.json and not options.quiet:
         print(report.plan_text(views, limits, resolve.shown(crew.versions.pins)), flush=True)
     commands.confirm(options)
+    (driver,) = crew.drivers.values()
     with locked.locked_for_one(crew, views, run) as lock:
-        commands.begin_journal(teller, "repair", options, crew, run, limits=limits, again=crew.again[1])
+        commands.begin_journal(teller, "repair", options, crew, run, limits=limits, again=driver.plan_again)
         with commands.watching(teller, crew, limits):
             result = commands.roll(crew, seen, lock)
         teller(recap.over(crew, result))
