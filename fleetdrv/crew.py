@@ -28,8 +28,7 @@ from fleetdrv.inventory import Inventory
 from fleetdrv.line import Lines
 from fleetdrv.load import Loaded
 from fleetdrv.model import Host
-from fleetdrv.options import Options, inventory_words, same_again, typed
-from fleetdrv.options import plan_command as plan_command
+from fleetdrv.options import Options, inventory_words, plan_command, same_again, typed
 from fleetdrv.ownership import Kind, Object
 from fleetdrv.passwords import sudo_password
 from fleetdrv.reach import open_cluster
@@ -39,8 +38,6 @@ from fleetdrv.slots import Domain, Out, Pool
 from fleetdrv.standing import is_out
 from fleetdrv.turn import Owed
 from fleetdrv.versions import Versions
-
-__all__ = ["Crew", "Options", "assemble", "open_cluster", "plan_command"]
 
 _UPGRADE = "+upgrade"
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from invoke.parser.parser import Parser
 
 from fleetdrv import arguments
-from fleetdrv.crew import plan_command
 from fleetdrv.main import program
-from fleetdrv.options import Options, same_again
+from fleetdrv.options import Options, plan_command, same_again
 from fleetdrv.tasks import namespace
 from tests.core.guard import listening
 

@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from fleetdrv import inventory, jobs, load
 from fleetdrv.calling import call
-from fleetdrv.crew import plan_command
 from fleetdrv.errors import FleetdrvError, InputError
 from fleetdrv.files import demand_ways
 from fleetdrv.follow import Follower, JobEnd
@@ -27,7 +26,7 @@ from fleetdrv.hooks import Hook
 from fleetdrv.line import NodeLine
 from fleetdrv.look import ask, questions
 from fleetdrv.model import Host
-from fleetdrv.options import Options
+from fleetdrv.options import Options, plan_command
 from fleetdrv.parse import facts as parsed
 from fleetdrv.plan import Step, plan
 from fleetdrv.playbook import Playbook
