@@ -10,6 +10,7 @@ from functools import partial
 from fleetdrv import holding, names, ownership, selection
 from fleetdrv import lease as leases
 from fleetdrv.alone import LoneLock
+from fleetdrv.cluster import Cluster
 from fleetdrv.crew import Crew
 from fleetdrv.endings import Result
 from fleetdrv.errors import FleetdrvError, Stopped, Taken
@@ -79,8 +80,7 @@ def locked_for_one(crew: Crew, views: Mapping[str, View | str], run: str) -> Ite
     if crew.cluster is None:
         yield LoneLock(run=run, token=floor + 1, record=record)
         return
-    with holding.acquire(crew.cluster, crew.pool_name, this_process(), floor_token=floor) as held:
-        held.fence_off(partial(fence, crew.cluster, {host.node_name for host in crew.pool_hosts}))
+    with _held(crew, crew.cluster, floor) as held:
         yield _NodeLock(held=held, run=run, record=record, course=_course(crew, run))
 
 
@@ -96,8 +96,7 @@ def locked(
     if crew.cluster is None:
         yield LoneLock(run=run, token=floor + 1, record=current)
         return
-    with holding.acquire(crew.cluster, book.pool_name, this_process(), floor_token=floor) as held:
-        held.fence_off(partial(fence, crew.cluster, {host.node_name for host in crew.pool_hosts}))
+    with _held(crew, crew.cluster, floor) as held:
         if held.record != record:
             raise Taken(f"pool {book.pool_name}: another run went on while this command looked; type it again")
         lock = _LeaseLock(held=held, run=run, record=current, course=_course(crew, run))
@@ -106,6 +105,14 @@ def locked(
         if held.record != current:
             lock.save(current)  # first: an abort is for the run that the record names
         yield lock
+
+
+@contextmanager
+def _held(crew: Crew, cluster: Cluster, floor: int) -> Iterator[Held]:
+    """Hold the pool's Lease; whoever held it before, and may wake again, is fenced off."""
+    with holding.acquire(cluster, crew.pool_name, this_process(), floor_token=floor) as held:
+        held.fence_off(partial(fence, cluster, {host.node_name for host in crew.pool_hosts}))
+        yield held
 
 
 def _fresh(crew: Crew, run: str) -> RunRecord:
