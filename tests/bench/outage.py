@@ -31,9 +31,11 @@ BOOKS = Path(__file__).parent / "ansible"
 FLEETDRV, USUAL, BEST = "fleetdrv apply", "Ansible, usual order", "Ansible, staged before the cordon"
 MOST = {USUAL: 1 / 4, BEST: 2 / 3}
 """What fleetdrv may cost of each."""
+PARAMETERS = "rm -f /etc/modprobe.d/toy.conf"
+"""What the playbooks write and fleetdrv does not: of two files that say otherwise the later one would win."""
 LEFT_OVERS = (
     "dkms status toy/1.1 | grep -q . && dkms remove toy/1.1 --all; "
-    "rm -rf /usr/src/toy-1.1 /var/lib/dkms/toy/1.1 /etc/modprobe.d/toy.conf /var/lib/fleetdrv/stage"
+    "rm -rf /usr/src/toy-1.1 /var/lib/dkms/toy/1.1 /var/lib/fleetdrv/stage"
 )
 _POLL_SECONDS = 0.1
 
@@ -142,9 +144,7 @@ def _race(fleet: VmFleet, rounds: int) -> Mapping[str, list[float]]:
     with client(yaml.safe_load(fleet.kubeconfig.read_text()), fleet.scratch) as api:
         for turn in range(rounds):
             for way in random.sample(list(WAYS), len(WAYS)):
-                fleet.apply("1.0")
-                for node in fleet.names:
-                    fleet.ssh(node, f"{LEFT_OVERS}; true")
+                _begin(fleet)
                 with watched(api) as watch:
                     WAYS[way](fleet)
                 wrong = [node for node in fleet.names if fleet.ssh(node, CODE).strip() != "1.1"]
@@ -153,6 +153,15 @@ def _race(fleet: VmFleet, rounds: int) -> Mapping[str, list[float]]:
                 found[way].append(watch.node_seconds)
                 print(f"round {turn + 1}: {way}: {watch.node_seconds:.1f} node-seconds", flush=True)
     return found
+
+
+def _begin(fleet: VmFleet) -> None:
+    """Bring all nodes to 1.0, with nothing of 1.1 left."""
+    for node in fleet.names:
+        fleet.ssh(node, PARAMETERS)
+    fleet.apply("1.0")
+    for node in fleet.names:
+        fleet.ssh(node, f"{LEFT_OVERS}; true")
 
 
 def _tell(found: Mapping[str, list[float]]) -> int:
