@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 
 import paramiko
 import pytest
+from paramiko.buffered_pipe import BufferedPipe
 from paramiko.packet import Packetizer
 
 from fleetdrv.ssh_transport import FleetTransport, QuietPacketizer, _take_failure, _take_request
@@ -48,6 +50,22 @@ def test_names_of_other_classes() -> None:
 )
 def test_names_of_a_channel(name: str) -> None:
     assert hasattr(paramiko.Channel(0), name)
+
+
+def test_a_stream_that_is_full_or_closed_says_so_under_its_lock() -> None:
+    stream = BufferedPipe()
+    assert vars(stream).keys() >= {"_buffer", "_closed", "_lock"}
+    held: list[tuple[bool, int, bool]] = []
+
+    class Told(threading.Event):
+        def set(self) -> None:
+            held.append((stream._lock.locked(), len(stream._buffer), stream._closed))
+
+    stream.set_event(Told())
+    stream.feed(b"one")
+    stream.feed(b"two")
+    stream.close()
+    assert held == [(True, 0, False), (True, 3, False), (True, 6, True)]
 
 
 def test_channels_send_through_the_transport_attribute_only() -> None:
