@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from fleetdrv.built import lacking, on_disk
 from fleetdrv.layers import Difference as Difference
 from fleetdrv.layers import Layer as Layer
-from fleetdrv.model import LoadedModule, NodeFacts, Sameness, plain_value
+from fleetdrv.model import LoadedModule, NodeFacts, Sameness, module_name
+from fleetdrv.modprobe import plain_value, settings
+from fleetdrv.modules import among, file_name, load_name
 from fleetdrv.playbook import Driver
 
 
@@ -39,6 +41,11 @@ class Comparison:
     def installs(self) -> bool:
         """Whether a build has to be brought onto the node."""
         return bool(self.kernels)
+
+    @property
+    def loads(self) -> bool:
+        """Whether the driver's code is loaded anew."""
+        return bool(self.unload) or Layer.LOADED in self.layers
 
     @property
     def brings(self) -> bool:
@@ -201,6 +208,26 @@ def _options_in_doubt(driver: Driver, facts: NodeFacts) -> bool:
         for module in _in_kernel(driver, facts)
         for name in driver.parameters.get(module.name, ())
     )
+
+
+def overruled(driver: Driver, facts: NodeFacts) -> Iterator[str]:
+    """Say which lines of other files modprobe would take instead of the playbook's parameters, and what helps.
+
+    One that is read before ours loses against it, and what says the same as ours is nobody's trouble.
+    """
+    ours = (False, _options_file(driver).rpartition("/")[2])
+    later = [one for one in settings(facts.options) if one.line.order > ours]
+    for module, wanted in driver.parameters.items():
+        itself = among(driver.modules, module)
+        called = {module, *map(module_name, (file_name(itself), load_name(itself)))}
+        for name, value in wanted.items():
+            theirs = [one for one in later if one.module in called and one.name == name]
+            if theirs and plain_value(theirs[-1].value) != plain_value(value):
+                for one in theirs:
+                    yield (
+                        f"{driver.name}: {one.line.place} says {module}.{name}={one.value}, which modprobe takes "
+                        f"instead of the playbook's {value}; have both say the same, or on the node: {one.remedy}"
+                    )
 
 
 def failed_checks(driver: Driver, facts: NodeFacts) -> Iterator[Difference]:

@@ -134,6 +134,7 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
     asked = [("pool", playbook.pool_name)]
     for driver in drivers:
         asked += [("driver", driver.name)]
+        asked += [("options", driver.name)] if driver.parameters else []
         asked += [("dkms", driver.dkms.package)] if driver.dkms else []
         asked += [("package", package) for package in driver.apt.packages] if driver.apt else []
         asked += [("module", question(module)) for module in (*driver.modules, *driver.conflicts)]

@@ -6,10 +6,11 @@ read does not exist as a default; the probe fails instead (see `parse.facts`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from fleetdrv.modprobe import OptionLine
 
 
 def module_name(name: str) -> str:
@@ -19,20 +20,6 @@ def module_name(name: str) -> str:
     'nvidia_uvm'
     """
     return name.replace("-", "_")
-
-
-def plain_value(value: str) -> str:
-    """Return a parameter as the kernel shows it: it shows a bool as Y or N, a number in decimal.
-
-    Numbers are read as kstrtoint does with base 0: 0x is hexadecimal, a leading 0 octal.
-    """
-    if re.fullmatch(r"[-+]?0[xX][0-9a-fA-F]+", value):
-        return str(int(value, 16))
-    if re.fullmatch(r"[-+]?0[0-7]+", value):
-        return str(int(value, 8))
-    return {"y": "1", "yes": "1", "true": "1", "on": "1", "n": "0", "no": "0", "false": "0", "off": "0"}.get(
-        value.lower(), value
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +232,8 @@ class NodeFacts:
     """Kernel to digests of its Module.symvers and .config: the same release may come from another build."""
     configuration: Mapping[str, str] = field(default_factory=dict)
     """Path to SHA-256, for our own files under /etc."""
+    options: tuple[OptionLine, ...] = ()
+    """All that modprobe reads; asked for where a driver has parameters."""
     initrds: frozenset[str] = frozenset()
     """Kernels that have an initramfs."""
     initramfs: frozenset[tuple[str, str]] = frozenset()

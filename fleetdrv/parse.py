@@ -30,6 +30,7 @@ from fleetdrv.model import (
     Packaged,
     Refreshed,
 )
+from fleetdrv.modprobe import OptionLine
 
 
 class ProbeError(FleetdrvError):
@@ -77,6 +78,7 @@ _FIELDS = {
     "needed": 2,
     "stopped": 2,
     "fault": 2,
+    "option": 4,
     "error": 1,
 }
 """Fields after the name of each record of probe.sh. The last one may hold tabs."""
@@ -103,6 +105,10 @@ def facts(text: str) -> NodeFacts:
         compiler=_one(records, "compiler", ""),
         abi={kernel: f"{symbols} {config}" for kernel, symbols, config in records["abi"]},
         configuration=dict(_pairs(records["conf"])),
+        options=tuple(
+            OptionLine(path=path, first=_number(first), last=_number(last), text=text)
+            for path, first, last, text in records["option"]
+        ),
         initrds=frozenset(kernel for (kernel,) in records["initrd"]),
         initramfs=frozenset(_pairs(records["initramfs"])),
         staged=frozenset(key for (key,) in records["staged"]),
@@ -113,7 +119,7 @@ def facts(text: str) -> NodeFacts:
         highest_token=_number(_one(records, "token", "0")),
         packages={package[0]: _package(package) for package in records["package"]},
         candidates=tuple(map(_candidate, records["candidate"])),
-        packaged=tuple(map(_packaged, records["packaged"])),
+        packaged=tuple(Packaged(package=p, dkms_name=n, dkms_version=v) for p, n, v in records["packaged"]),
         lists_seconds=_number(_one(records, "lists")) if records["lists"] else None,
         refreshed={
             driver: Refreshed(seconds=_number(seconds), repository=digest.strip("-"))
@@ -251,11 +257,6 @@ def _candidate(fields: tuple[str, ...]) -> Candidate:
     if not version or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ProbeError(f"the probe offers {name} {version!r} with SHA-256 {sha256[:80]!r}")
     return Candidate(name=name, version=version, sha256=sha256)
-
-
-def _packaged(fields: tuple[str, ...]) -> Packaged:
-    package, dkms_name, dkms_version = fields
-    return Packaged(package=package, dkms_name=dkms_name, dkms_version=dkms_version)
 
 
 def _check(fields: tuple[str, ...]) -> CheckResult:

@@ -15,7 +15,16 @@ from types import MappingProxyType
 
 from fleetdrv import steps
 from fleetdrv.built import as_installed, dkms_names, installed, packages_match
-from fleetdrv.compare import Comparison, Difference, Layer, compare, failed_checks, notes, with_dependants
+from fleetdrv.compare import (
+    Comparison,
+    Difference,
+    Layer,
+    compare,
+    failed_checks,
+    notes,
+    overruled,
+    with_dependants,
+)
 from fleetdrv.lifelines import lifelines, unload_order
 from fleetdrv.model import NodeFacts
 from fleetdrv.modules import among, to_load
@@ -81,6 +90,7 @@ def plan(
     differences += tuple(_lists_too_old(playbook, facts)) if upgrade else ()
     differences = differences or tuple(d for driver in playbook.drivers for d in failed_checks(driver, facts))
     remarks = tuple(notes(playbook.drivers, facts))
+    remarks += tuple(said for c in comparisons if not c.loads for said in overruled(c.driver, facts))
     if not differences:
         return NodePlan(outcome=Outcome.CONVERGED, notes=remarks)
     fresh = tuple(comparison for comparison in comparisons if comparison.driver.name not in kept)
@@ -182,6 +192,7 @@ def _blocked(
     yield from lifelines((module.name for comparison in comparisons for module in comparison.unload), facts)
     for comparison in comparisons:
         yield from _held(comparison.driver, facts)
+        yield from overruled(comparison.driver, facts) if comparison.loads else ()
     if facts.dpkg_interrupted:
         yield "dpkg was interrupted; on the node: dpkg --configure -a"
 
@@ -250,6 +261,6 @@ def _change(comparison: Comparison, facts: NodeFacts, state: steps.Kept | None) 
         pairs = [word for path in sorted(driver.configuration()) for word in (f"payload{path}", path)]
         yield Step(program="configure.sh", argv=(driver.name, *pairs), why=f"{driver.name}: module options")
     # Not otherwise: load.sh refuses loaded code that was only rebuilt since.
-    if comparison.unload or Layer.LOADED in comparison.layers:
+    if comparison.loads:
         why = f"{driver.name}: load and hold against the file"
         yield Step(program="load.sh", argv=tuple(map(to_load, driver.modules)), why=why)

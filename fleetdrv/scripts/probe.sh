@@ -11,6 +11,7 @@
 #   driver NAME        last known good of a driver, when its lists were asked for, its stopped services
 #   package NAME       a Debian package: what is installed, and the versions that apt's lists offer
 #   check COUNT WORD…  run a command of COUNT words, at most 60 s
+#   options DRIVER     every line that gives any module options, once; modprobe takes the later of two
 #   faults             what the kernel's log says of faults, its own and those of the modules asked about
 # Records: fleetdrv-probe 1 · machine-id · boot-id · os ID VERSION · arch · compiler · dkms-version · dkms LINE
 #   kernel running|newest|default RELEASE · headers KERNEL · param NAME KEY VALUE · holder NAME DEPENDENT
@@ -23,7 +24,8 @@
 #   package NAME VERSION STATUS yes|no|ours (held) · candidate NAME VERSION SHA256
 #   packaged NAME DKMS-NAME DKMS-VERSION · lists SECONDS (since they were asked for)
 #   refreshed DRIVER SECONDS REPOSITORY-SHA256 (with its key) or -
-#   needed MODULE WHAT (what of the node itself hangs on it) · fault STAMP TEXT · error WHAT · end
+#   option PATH FIRST LAST TEXT (lines of a file in effect) · fault STAMP TEXT
+#   needed MODULE WHAT (what of the node itself hangs on it) · error WHAT · end
 # Exit: 0 the last line is "end" · 64 usage
 # Needs: job.sh module.sh initrd.sh look.sh machine.sh packages.sh lifelines.sh disks.sh
 
@@ -92,22 +94,6 @@ look_at_kernels() {
     row kernel default "$boot_default"
 }
 
-# Set entry to what grub was told to start. It names a kernel where it is neither a number nor empty.
-grub_entry() {
-    entry='' saved='' next=''
-    for path in /etc/default/grub /etc/default/grub.d/*.cfg /boot/grub/grubenv; do
-        [ ! -r "$path" ] || while IFS='=' read -r key value; do
-            case $key in
-            GRUB_DEFAULT) entry=$value ;;
-            saved_entry) saved=$value ;;
-            next_entry) next=$value ;;
-            esac
-        done <"$path"
-    done
-    case $entry in *saved*) entry=$saved ;; esac
-    entry=${next:-$entry}
-}
-
 look_at_records() {
     for path in /etc/modprobe.d/fleetdrv-*.conf /etc/modules-load.d/fleetdrv-*.conf \
         /etc/apt/sources.list.d/fleetdrv-*.sources; do
@@ -135,7 +121,7 @@ look_at_records() {
 }
 
 main() {
-    usage='usage: probe.sh [pool|module|dkms|driver|package NAME | check COUNT WORD...|faults]...'
+    usage='usage: probe.sh [pool|module|dkms|driver|package|options NAME | check COUNT WORD...|faults]...'
     faults=no
     row fleetdrv-probe 1
     look_at_system
@@ -158,6 +144,7 @@ main() {
         dkms) look_at_dkms "$2" && look_at_abi ;;
         driver) look_at_good "$2" && look_at_refreshed "$2" ;;
         package) look_at_package "$2" && look_at_abi ;;
+        options) look_at_options ;;
         check) shift && run_check "$@" && shift $(($1 - 1)) ;;
         *) die 64 "$usage" ;;
         esac

@@ -10,6 +10,7 @@ import pytest
 
 from fleetdrv import parse
 from fleetdrv.model import Identity, NodeFacts, Sameness
+from fleetdrv.modprobe import OptionLine, settings
 from tests.sim.job import PROBE, probe, text
 from tests.sim.node import SimNode
 from tests.sim.toy import Toy
@@ -307,3 +308,63 @@ def test_a_kernel_log_that_cannot_be_read_is_no_calm_kernel(node: SimNode) -> No
     stand_in.chmod(0o755)
     with pytest.raises(parse.ProbeError, match="dmesg cannot be read"):
         parse.facts(probe(node, "module", "fleetdrv_toy", "faults"))
+
+
+_THEIRS = r"""
+for folder in /etc /run /usr/local/lib /lib; do
+    mount -t tmpfs tmpfs $folder/modprobe.d 2>/dev/null || mount -t tmpfs tmpfs $folder
+    mkdir -p $folder/modprobe.d
+done
+echo 'options a x=1' >/lib/modprobe.d/z.conf
+echo 'options a x=2' >/usr/local/lib/modprobe.d/b.conf
+echo 'options a hidden=1' | tee /run/modprobe.d/d.conf >/lib/modprobe.d/c.conf
+ln -s /dev/null /etc/modprobe.d/c.conf
+echo 'options a ignored=1' | tee /etc/modprobe.d/e.txt >/etc/modprobe.d/.e.conf
+cat >/etc/modprobe.d/d.conf <<'END'
+options a-b x="3 4" y=\
+5
+  options	a	z=1	y-y=2
+#options n n=1
+ options t t=\a3
+END
+: >/run/modprobe.d/empty.conf
+"""
+
+
+def test_what_modprobe_is_told_is_read_as_modprobe_itself_reads_it(node: SimNode) -> None:
+    """Its own account has neither file nor line."""
+    source = text("look.sh", "machine.sh").decode() + _THEIRS + "look_at_options; echo ---; /sbin/modprobe -c\n"
+    ours, itself = node.call("unshare -m /bin/sh -s", source.encode()).split("---\n")
+    rows = [row.split("\t", 4)[1:] for row in ours.splitlines()]
+    lines = [OptionLine(path=path, first=int(a), last=int(b), text=told) for path, a, b, told in rows]
+    assert [(line.place, line.last) for line in sorted(lines, key=lambda line: line.order)] == [
+        ("/usr/local/lib/modprobe.d/b.conf:1", 1),
+        ("/etc/modprobe.d/d.conf:1", 2),
+        ("/etc/modprobe.d/d.conf:3", 3),
+        ("/etc/modprobe.d/d.conf:5", 5),
+        (lines[4].place, 1),
+        ("/proc/cmdline", 1),
+    ]
+    assert lines[4].path in ("/usr/lib/modprobe.d/z.conf", "/lib/modprobe.d/z.conf")
+    said = [row for row in itself.splitlines() if row.startswith("options ")]
+    told = [OptionLine(path="-", first=1, last=1, text=row) for row in said]
+    every = [[(one.module, one.name, one.value) for one in settings(rows)] for rows in (lines, told)]
+    assert every[0][:7] == every[1][:7] == [
+        ("a", "x", "2"),
+        ("a_b", "x", "3 4"),
+        ("a_b", "y", "5"),
+        ("a", "z", "1"),
+        ("a", "y_y", "2"),
+        ("t", "t", "a3"),
+        ("a", "x", "1"),
+    ]
+    assert set(every[1]) <= set(every[0]), "of the command line modprobe shows what it takes for options"
+
+
+def test_options_are_told_where_they_are_asked_for_and_once(node: SimNode) -> None:
+    node.call("mkdir -p /etc/modprobe.d; echo 'options toy greeting=theirs' >/etc/modprobe.d/toy.conf")
+    assert look(node).options == ()
+    lines = parse.facts(probe(node, "options", "toy", "options", "other")).options
+    theirs = [line.text for line in lines if line.path == "/etc/modprobe.d/toy.conf"]
+    assert theirs == ["options toy greeting=theirs"]
+    assert sum(line.path == "/proc/cmdline" for line in lines) == 1
