@@ -53,8 +53,7 @@ def cause_of(log: str, exit_code: int | None, facts: NodeFacts) -> Found | None:
     An exit code of 0 proves nothing, so a job that ended well may have a cause too; but without one it is not
     unknown, there may be none.
     """
-    kernel = "\n".join(f"[{fault.stamp}] {fault.text}" for fault in facts.faults)
-    every = classify(log, kernel=kernel, facts=facts)
+    every = classify(log, kernel=facts.kernel_log, facts=facts)
     if exit_code == 0:
         every = tuple(found for found in every if found.finding is not UNKNOWN)
     return every[0] if every else None

@@ -32,6 +32,54 @@ GPU: tuple[Rule, ...] = (
     ),
     rule(
         Finding(
+            name="gpu-memory-broken",
+            cause="A GPU's memory has errors that it can neither correct nor contain, or no spare rows left (Xid "
+            "{xid}).",
+            remedy="Power-cycle the node; if it comes again have the GPU replaced: nvidia-smi -q -d "
+            "ECC,ROW_REMAPPER,PAGE_RETIREMENT",
+            retry=Retry.NO,
+            quarantine=True,
+        ),
+        r"Xid \(PCI:[^)\n]*\): (?P<xid>48|64|95)\b",
+    ),
+    rule(
+        Finding(
+            name="nvlink-broken",
+            cause="A link between GPUs has failed: the GPU, the NVSwitch, or the seat of the module.",
+            remedy="Power-cycle the node; if it comes again have the GPU and its seat looked at: nvidia-smi "
+            "nvlink -e; nvidia-smi nvlink -s",
+            retry=Retry.NO,
+            quarantine=True,
+        ),
+        r"Xid \(PCI:[^)\n]*\): 74\b",
+    ),
+    rule(
+        Finding(
+            name="gpu-reset-due",
+            cause="A GPU has put bad memory aside (Xid {xid}); it takes effect once the GPU is reset.",
+            remedy="Drain the node, then reboot it, or on the node: nvidia-smi --gpu-reset",
+            retry=Retry.AFTER_REMEDY,
+        ),
+        symptoms=(r"Xid \(PCI:[^)\n]*\): (?P<xid>63|94)\b",),
+    ),
+    rule(
+        Finding(
+            name="nic-firmware-failed",
+            cause="The firmware of a network card has stopped, or reports a fault of its hardware: {said}.",
+            remedy="Power-cycle the node, not only reboot it; if it comes again update the card's firmware or "
+            "have it replaced: mstflint -d PCI-ADDRESS query",
+            retry=Retry.NO,
+            quarantine=True,
+        ),
+        r"mlx5_core [^\n]*(?P<said>device's health compromised)",
+        r"mlx5_core [^\n]*(?P<said>Fatal error \d+ detected)",
+        r"mlx5_core [^\n]*Health issue observed, (?P<said>unrecoverable hardware error|HW fatal error"
+        r"|firmware CRC error|irisc not responding)",
+        r"mlx5_core [^\n]*(?P<said>health recovery flow aborted)",
+        r"mlx5_core [^\n]*(?P<said>Firmware over \d+ MS in pre-initializing state)",
+    ),
+    rule(
+        Finding(
             name="device-taken",
             rows=(41,),
             cause="Another driver (nouveau, vfio) has the device.",

@@ -61,7 +61,10 @@ def hold_patch(node: Mapping[str, Any], hold: Hold) -> dict[str, Any] | None:
 
 
 def release_patch(node: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Take our hold off. None: nobody holds the node. Raises Refused for a label that `hold` did not set."""
+    """Take our hold off. None: nobody holds the node. Raises Refused for a label that `hold` did not set.
+
+    Who ends a quarantine says that the machine is mended: what was found then is no reason any more to let it be.
+    """
     label, hold = _label(node), _ours(node)
     if label is not None and (hold is None or value(hold.reason) != label):
         raise Refused(
@@ -70,7 +73,8 @@ def release_patch(node: Mapping[str, Any]) -> dict[str, Any] | None:
         )
     if label is None and hold is None and not quarantined(node):
         return None
-    patch: dict[str, Any] = {"metadata": {"labels": {names.HOLD_LABEL: None}, "annotations": {names.HOLD: None}}}
+    annotations = {names.HOLD: None, **({names.LAST_RESULT: None} if quarantined(node) else {})}
+    patch: dict[str, Any] = {"metadata": {"labels": {names.HOLD_LABEL: None}, "annotations": annotations}}
     return {**patch, "spec": {"taints": _other_taints(node) or None}} if quarantined(node) else patch
 
 

@@ -72,14 +72,15 @@ def look(
 
     Raises NotTheNode, OtherBoot, Permanent for a probe that cannot be read.
     """
-    facts = _probe(line, questions(playbook))
+    asked = partial(questions, playbook, faults=bool(repair))
+    facts = _probe(line, asked())
     _prove_identity(line.node, facts, standing)
     good = tuple(_kept(line.node, playbook, facts.good))
     also = good if standing.touched or back else ()
     also += tuple(_kept(line.node, playbook, facts.former)) if back else ()
-    if questions(playbook, also) != questions(playbook):
+    if asked(also) != asked():
         # Whether the node stands at a state that it keeps is to be seen, though modules changed their names.
-        facts = _probe(line, questions(playbook, also))
+        facts = _probe(line, asked(also))
     return judge(playbook, versions, facts, good, standing, run, back=back, repair=repair)
 
 
@@ -123,7 +124,7 @@ def judge(
     )
 
 
-def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...]:
+def questions(playbook: Playbook, also: Iterable[Driver] = (), *, faults: bool = False) -> tuple[str, ...]:
     """Return the probe's arguments: what this playbook needs to know of a node, each asked once.
 
     Packages and modules follow their driver: whose options they have is told by the driver named last.
@@ -141,7 +142,7 @@ def questions(playbook: Playbook, also: Iterable[Driver] = ()) -> tuple[str, ...
     words = [word for question in dict.fromkeys(asked) for word in question]
     for check in dict.fromkeys(check for driver in drivers for check in driver.checks):
         words += ["check", str(len(check)), *check]
-    if playbook.rollout.canary and playbook.rollout.soak_seconds:
+    if faults or (playbook.rollout.canary and playbook.rollout.soak_seconds):
         words.append("faults")
     return tuple(words)
 

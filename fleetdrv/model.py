@@ -260,7 +260,7 @@ class NodeFacts:
     """Driver to when its lists were asked for."""
     checks: tuple[CheckResult, ...] = ()
     faults: tuple[Fault, ...] = ()
-    """The newest, oldest first; asked for where a canary has a soak."""
+    """The newest, oldest first; asked for where a canary has a soak, and for a repair."""
     free_kib: Mapping[str, int] = field(default_factory=dict)
     """Free space by path: /var, /boot, /lib/modules."""
     pci: frozenset[str] = frozenset()
@@ -273,6 +273,11 @@ class NodeFacts:
     """(loaded module, what of the node itself hangs on it) pairs: the SSH session's interface, system disks."""
     stopped: frozenset[tuple[str, str]] = frozenset()
     """(driver, systemd unit) pairs: was active, was stopped for an outage, and is not known to run again."""
+
+    @property
+    def kernel_log(self) -> str:
+        """Those faults as dmesg prints them."""
+        return "\n".join(f"[{fault.stamp}] {fault.text}" for fault in self.faults)
 
     def hanging_on(self, module: str) -> tuple[str, ...]:
         """Return what of the node itself hangs on a module."""

@@ -9,9 +9,11 @@ wants it mended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 from fleetdrv.built import dkms_names
+from fleetdrv.findings import classify
 from fleetdrv.layers import Layer
 from fleetdrv.model import NodeFacts
 from fleetdrv.plan import Disruption, NodePlan, Outcome
@@ -66,12 +68,31 @@ def remedies(playbook: Playbook, facts: NodeFacts) -> Iterator[Step]:
         yield Step(program=HEADERS, argv=lacking, why=f"headers of {', '.join(lacking)}, to build drivers with")
 
 
-def broken_hardware(found: NodePlan) -> str:
-    """Say what is wrong with the machine itself; empty where nothing tells that it is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """What is wrong with a machine itself."""
 
-    A check that fails may have any cause; a device that is not there is none of the driver's.
+    why: str
+    evidence: str = ""
+    remedy: str = "mend the machine"
+
+
+def broken_hardware(found: NodePlan, facts: NodeFacts) -> Broken | None:
+    """Say what is wrong with the machine itself; None where nothing tells that it is.
+
+    A check that fails may have any cause; a device that is not there is none of the driver's, nor is one that the
+    kernel has seen fail since it booted. A log outlives a GPU that was only reset, so what ends it is named.
     """
-    return "; ".join(str(difference) for difference in found.differences if difference.layer is Layer.HARDWARE)
+    told = [one for one in classify("", kernel=facts.kernel_log) if one.finding.quarantine]
+    gone = [str(difference) for difference in found.differences if difference.layer is Layer.HARDWARE]
+    if not told:
+        return Broken(why="; ".join(gone)) if gone else None
+    causes = [f"{one.finding.name}: {one.finding.cause.rstrip('.')}" for one in told]
+    return Broken(
+        why="; ".join((*causes, *gone)),
+        evidence="\n".join(one.evidence for one in told),
+        remedy=f"{told[0].finding.remedy}; mended without a reboot, its log still says this: dmesg --clear",
+    )
 
 
 def _disruption(playbook: Playbook, facts: NodeFacts) -> Disruption:

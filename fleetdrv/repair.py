@@ -5,8 +5,8 @@ does not keep it from being mended (it stays, though), the rollout's canaries, w
 to wait, and what a rollout refuses to touch is mended first (remedies.py). What protects others holds as ever:
 Lease and token, identity, hold, neighbours, drain, and `max_unavailable` for a node that still serves.
 
-A machine that is itself at fault (a device of `requires_pci` is not there) is quarantined: held, and tainted with
-the reason. Nothing is installed on it again.
+A machine that is itself at fault (a device of `requires_pci` is not there, or the kernel has seen one fail: a GPU
+off the bus, say) is quarantined: held, and tainted with the reason. Nothing is installed on it again.
 
 The run is recorded on the Node alone: the record on the Lease is the rollout's, which goes on with it later.
 
@@ -144,15 +144,17 @@ def _mend(options: Options, crew: Crew, teller: Teller) -> tuple[Result, str]:
 def _quarantined(options: Options, crew: Crew, run: str) -> Result | None:
     """Take a machine that is at fault out of use; nothing is installed on it again, so the turn ends here."""
     ((name, driver),) = crew.drivers.items()
-    why = broken_hardware(driver.view.plan) if driver.view else ""
-    if not why or (driver.view and driver.view.standing.held):
+    view = driver.view
+    broken = broken_hardware(view.plan, view.facts) if view else None
+    if view is None or broken is None or view.standing.held:
         return None
-    remedy = "mend the machine, then the same command again"
+    why, remedy = broken.why, f"{broken.remedy}; then the same command again"
     if crew.cluster is not None:
         node = driver.service.node
         mine = Hold(who=str(this_process()), reason=f"{options.reason or 'hardware'}: {why}"[:500], since=stamp())
         swap_node(crew.cluster, node, lambda seen: quarantine_patch(seen, mine))
         driver.note(Owed(debt=Debt.NOTHING, verdict=Verdict.NOT_MENDABLE, why=why), run)
-        remedy = f"mend the machine, then: fleetdrv release {node}"
+        remedy = f"{broken.remedy}; then: fleetdrv release {node}"
         why += "; held, and tainted so that no new pod comes"
-    return Result(endings=(Ending(node=name, verdict=Verdict.NOT_MENDABLE, why=why, remedy=remedy),))
+    ending = Ending(node=name, verdict=Verdict.NOT_MENDABLE, why=why, evidence=broken.evidence, remedy=remedy)
+    return Result(endings=(ending,))

@@ -164,7 +164,10 @@ def test_a_quarantine_keeps_pods_off_counts_as_out_and_release_undoes_all_of_it(
     assert [(t["key"], t["effect"]) for t in marked["spec"]["taints"]] == [(names.QUARANTINE_TAINT, "NoSchedule")]
     assert is_out(marked)
     assert once() == marked, "nothing is written twice"
+    found = {"metadata": {"annotations": {names.LAST_RESULT: "gpu-off-bus"}}}
+    swap_node(stage.world.cluster, stage.name, lambda _: found)
     after = swap_node(stage.world.cluster, stage.name, holds.release_patch)
+    assert names.LAST_RESULT not in after["metadata"].get("annotations", {}), "it is said to be mended"
     assert not is_out(after)
     assert after["spec"].get("taints") == before["spec"].get("taints")
 

@@ -10,7 +10,7 @@ import pytest
 from fleetdrv import turn
 from fleetdrv.layers import Layer
 from fleetdrv.mend import owed
-from fleetdrv.model import Good, Job, JobState
+from fleetdrv.model import Fault, Good, Job, JobState
 from fleetdrv.phases import MAX_INTERRUPTED, Phase, job_id
 from fleetdrv.plan import Disruption, NodePlan, Outcome, plan
 from fleetdrv.remedies import DPKG, HEADERS, broken_hardware, from_kept, remedies_first
@@ -66,10 +66,43 @@ def test_a_machine_that_is_at_fault_gets_no_remedy() -> None:
     found = plan(book, facts)
     assert found.outcome is Outcome.NOT_MENDABLE
     assert remedies_first(found, book, facts) is found
-    assert "10de" in broken_hardware(found)
-    assert broken_hardware(plan(BOOK, facts)) == ""
+    broken = broken_hardware(found, facts)
+    assert broken is not None
+    assert "10de" in broken.why
+    assert broken_hardware(plan(BOOK, facts), facts) is None
     sick = replace(found, differences=(replace(found.differences[0], layer=Layer.CHECKS),))
-    assert broken_hardware(sick) == "", "a check that fails may have any cause"
+    assert broken_hardware(sick, facts) is None, "a check that fails may have any cause"
+
+
+_XID = "NVRM: Xid (PCI:0000:65:00): {}, pid='<unknown>', name=<unknown>, and so on"
+_MLX5 = "mlx5_core 0000:3b:00.0: poll_health:834:(pid 0): "
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (_XID.format(79), "gpu-off-bus"),
+        (_XID.format(48), "gpu-memory-broken"),
+        (_XID.format(64), "gpu-memory-broken"),
+        (_XID.format(95), "gpu-memory-broken"),
+        (_XID.format(74), "nvlink-broken"),
+        (_MLX5 + "device's health compromised - reached miss count", "nic-firmware-failed"),
+        (_MLX5 + "Fatal error 3 detected", "nic-firmware-failed"),
+        (_XID.format(63), ""),
+        (_XID.format(94), ""),
+        (_XID.format(13), ""),
+        ("Oops: 0002 [#1] PREEMPT SMP", ""),
+        ("mlx5_core 0000:3b:00.0: E-Switch: Disable", ""),
+    ],
+)
+def test_what_the_kernel_has_seen_of_the_hardware_counts_and_nothing_else(text: str, name: str) -> None:
+    seen = (Fault(stamp=7.5, text="toy: an error"), Fault(stamp=8.5, text=text))
+    facts = replace(some_facts(BOOK.drivers[0]), faults=seen)
+    broken = broken_hardware(plan(BOOK, facts), facts)
+    assert (broken.why.partition(": ")[0] if broken else "") == name
+    if broken:
+        assert broken.evidence == f"[8.5] {text}"
+        assert "dmesg --clear" in broken.remedy
 
 
 def test_what_the_node_keeps_comes_from_its_own_disk_and_kernels_it_lacks_are_built_there() -> None:

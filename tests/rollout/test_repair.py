@@ -203,6 +203,27 @@ def test_without_a_playbook_the_node_comes_back_to_what_it_keeps_from_its_own_di
     assert marks(fleet, name) == SERVES
 
 
+def test_hardware_that_the_kernel_saw_fail_is_quarantined_and_nothing_is_installed_on_it(fleet: SimFleet) -> None:
+    name = next(iter(fleet.nodes))
+    fleet.apply("1.0", "-l", name)
+    node = fleet.nodes[name]
+    node.call("rmmod fleetdrv_toy")
+    before = node.started("outage")
+    xid = "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
+    (node.folder / "kmsg").write_text(f"<3>[   98.000000] {xid}\n")
+    ended = repair(fleet, name, "1.1", code=4)
+    assert f"{name}: not mendable here: gpu-off-bus: A GPU has fallen off the bus" in ended.out
+    assert xid in ended.out
+    assert f"then: fleetdrv release {name}" in ended.out
+    assert marks(fleet, name) == {"ours": {names.QUARANTINE_TAINT}, "cordoned": False}
+    assert (node.loaded(), node.started("outage")) == ({}, before)
+    (node.folder / "kmsg").write_text("")
+    assert "held (hardware: gpu-off-bus" in repair(fleet, name, "1.1").out
+    fleet.fleetdrv("release", name, code=0)
+    assert f"{name}: changed" in fleet.apply("1.1", "-l", name).out, "who released it said that it is mended"
+    assert marks(fleet, name) == SERVES
+
+
 def test_a_job_that_died_without_a_word_an_old_initramfs_and_a_lock_of_the_dead(fleet: SimFleet) -> None:
     """Controller and job were killed in the outage; whatever the lock's text says, nobody holds it any more."""
     name = next(iter(fleet.nodes))

@@ -7,6 +7,7 @@ account, so the rollouts here also show that its rights are enough.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from tests.rollout.sim_fleet import FLEETDRV, REPOSITORY, Ended, SimFleet
 
 PASSWORD = "marker-pa55word-4711-%s"
 """In the inventory as `ansible_become_password`."""
+SUDO = "marker-sud0-0815-$HOME"
+"""What sudo asks for on the nodes, in the file that `--sudo-password-file` names."""
 
 
 @contextmanager
@@ -95,13 +98,24 @@ def token(fleet: SimFleet, control_plane: Path, tmp_path: Path) -> str:
     return given
 
 
+def asked_by_sudo(fleet: SimFleet, path: Path) -> tuple[str, str]:
+    """Let sudo ask for a password on every node; return the words that give it to fleetdrv."""
+    path.write_text(f"{SUDO}\n")
+    path.chmod(0o600)
+    for node in fleet.nodes.values():
+        (node.folder / "sudo-sha256").write_text(f"{hashlib.sha256(SUDO.encode()).hexdigest()}  -\n")
+    return ("--sudo-password-file", str(path))
+
+
+@pytest.mark.timeout(900)
 def test_no_secret_is_left_anywhere_by_rollouts_that_work_and_that_fail(
     fleet: SimFleet, token: str, tmp_path: Path
 ) -> None:
-    markers = {"password": PASSWORD, "token": token}
+    markers = {"password": PASSWORD, "sudo's password": SUDO, "token": token}
     inventory = yaml.safe_load(fleet.inventory.read_text())
-    inventory["all"]["children"]["gpu"]["vars"]["ansible_become_password"] = PASSWORD
+    inventory["all"]["children"]["gpu"]["vars"] |= {"ansible_become_password": PASSWORD, "ansible_user": "admin"}
     fleet.inventory.write_text(yaml.safe_dump(inventory))
+    sudo = asked_by_sudo(fleet, tmp_path / "sudo")
     metrics = tmp_path / "gpu.prom"
     told: list[Ended] = []
     with watched(markers) as caught:
@@ -114,19 +128,20 @@ def test_no_secret_is_left_anywhere_by_rollouts_that_work_and_that_fail(
             ("rollback", "1.0", "--yes"),
         ):
             book = str(fleet.playbook(version))
-            told.append(fleet.fleetdrv(command, book, "-i", str(fleet.inventory), *options))
+            told.append(fleet.fleetdrv(command, book, "-i", str(fleet.inventory), *sudo, *options))
         pool = fleet.tag
         for words in (("status", pool, "--json"), ("pause", pool, "--reason", "r"), ("resume", pool)):
             told.append(fleet.fleetdrv(*words, code=0))
     assert [ended.code for ended in told] == [2, 0, 0, 5, 0, 4, 0, 0, 0], told
     assert caught == []
+    assert all((node.folder / "sudo-asked").read_text() for node in fleet.nodes.values())
     said = f"{told}{json.dumps([fleet.node(name) for name in fleet.nodes])}{json.dumps(fleet.lease())}"
     events = fleet.admin.get("/api/v1/namespaces/default/events")["items"]
     assert {"DriverInstalled", "DriverRolledBack"} <= {event["reason"] for event in events}
     said += json.dumps(events)
     for name, marker in markers.items():
         assert marker not in said, name
-        given = {str(fleet.inventory), str(tmp_path / "token.kubeconfig")}
+        given = {str(fleet.inventory), str(tmp_path / "sudo"), str(tmp_path / "token.kubeconfig")}
         assert set(files_with(marker, tmp_path)) <= given, "journals, metrics, caches, and the nodes' own disks"
     assert files_with(PASSWORD, fleet.inventory.parent), "the search finds what is there"
 
