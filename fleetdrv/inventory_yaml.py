@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,18 +49,26 @@ class Reader:
             raise InputError(
                 f"{self._document.path}:1: an inventory is a mapping of groups, such as `all: {{hosts: …}}`"
             )
-        for name, key, body in self._document.pairs(root):
-            if name == "plugin":
-                self._fault(
-                    key,
-                    ("plugin",),
-                    "Ansible's inventory plugins do not run here; make an executable that does "
-                    "`ansible-inventory -i THIS_FILE --list --export`, and name that",
-                )
-            else:
-                self._group(name, body, (name,))
+        pairs = tuple(self._document.pairs(root))
+        for name, key, body in pairs:
+            if name == "plugin" and isinstance(body, yaml.ScalarNode):
+                raise InputError(self._plugin(line(key), body.value))  # what else is there is the plugin's to read
+        for name, _, body in pairs:
+            self._group(name, body, (name,))
         if self._faults:
             raise InputError("\n".join(self._faults))
+
+    def _plugin(self, number: int, name: str) -> str:
+        """Ansible itself can run it, behind an executable, which is an inventory for both."""
+        path = self._document.path
+        program = path.with_name(f"{path.name.partition('.')[0]}-inventory")
+        script = f"exec ansible-inventory -i {shlex.quote(str(path.absolute()))} --list --export"
+        words = shlex.join(("printf", r"%s\n", "#!/bin/sh", script))
+        make = f"{words} >{shlex.quote(str(program))} && chmod +x {shlex.quote(str(program))}"
+        return (
+            f"{path}:{number}: plugin: {name:.60} is one of Ansible's inventory plugins, which do not run here; "
+            f"make an executable that asks Ansible: {make}; then: --inventory {shlex.quote(str(program))}"
+        )
 
     def _group(self, name: str, body: Any, place: tuple[str, ...]) -> None:
         if not name:

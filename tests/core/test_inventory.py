@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,24 @@ def test_groups_that_are_each_others_children_are_refused(tmp_path: Path) -> Non
     text = "a: {hosts: {h: }, children: {b: {children: {a: }}}}\n"
     with pytest.raises(InputError, match="each other's children"):
         read(tmp_path, text)
+
+
+def test_a_plugins_configuration_is_refused_with_line_and_a_way_out_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "of 100%\\n"
+    folder.mkdir()
+    (tmp_path / "ansible-inventory").write_text(
+        '#!/bin/sh\n[ "$1 $3 $4" = "-i --list --export" ] && grep -q aws_ec2 "$2" || exit 1\n'
+        """echo '{"gpu": {"hosts": ["gpu-1"]}, "_meta": {"hostvars": {}}}'\n"""
+    )
+    (tmp_path / "ansible-inventory").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    text = "# the cloud's\nplugin: amazon.aws.aws_ec2\nregions: [eu-1]\nkeyed_groups:\n  - key: tags.role\n"
+    said = refusal(folder, text)
+    assert said.startswith("2: plugin: amazon.aws.aws_ec2 is one of Ansible's inventory plugins")
+    assert len(said.splitlines()) == 1, "its other keys are no faults"
+    command = said.partition("an executable that asks Ansible: ")[2].partition("; then: ")[0]
+    subprocess.run(["sh", "-c", command], check=True, timeout=60)
+    assert set(inventory.read(folder / "inventory-inventory").hosts) == {"gpu-1"}
+    assert read(folder, "plugin: {hosts: {gpu-2: }}").group("plugin"), "a group may be named so"
