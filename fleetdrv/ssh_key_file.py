@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any, cast
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from fleetdrv.secret import Secret
@@ -52,8 +56,7 @@ def read(path: Path, passphrase: Secret | None = None) -> KeyFile:
         return KeyFile(complaint=fido(str(path)))
     sealed = False
     try:
-        # Bytes, whatever its annotation says; by place, as 4 and 5 call it by different names.
-        key = paramiko.PKey.from_path(path, cast(Any, passphrase and passphrase.reveal().encode()))
+        key = _load(path, passphrase.reveal().encode() if passphrase else None)
     except FileNotFoundError:
         complaint = Complaint(f"{path}: no such file")
     except (TypeError, paramiko.PasswordRequiredException):
@@ -61,7 +64,7 @@ def read(path: Path, passphrase: Secret | None = None) -> KeyFile:
     except (UnknownKeyType, UnsupportedAlgorithm):
         complaint = Complaint(f"{path}: this type of key cannot be used here: use a plain one")
     except (OSError, ValueError, paramiko.SSHException) as error:
-        # With a passphrase: a wrong one. A form that Paramiko cannot read (PKCS #8) is an SSHException.
+        # With a passphrase: a wrong one. A form that Paramiko cannot read is an SSHException.
         sealed = passphrase is not None and isinstance(error, ValueError)
         complaint = _sealed(path) if sealed else Complaint(f"{path}: {error}")
     else:
@@ -70,6 +73,35 @@ def read(path: Path, passphrase: Secret | None = None) -> KeyFile:
         # OpenSSH offers the certificate first, then the bare key
         return KeyFile(keys=(key, certified(key, None)))
     return KeyFile(public=public, complaint=complaint, sealed=sealed)
+
+
+def _load(path: Path, passphrase: bytes | None) -> paramiko.PKey:
+    """Read a key as Paramiko does, and also one in PKCS #8, as openssl and `ssh-keygen -m PKCS8` write it.
+
+    Raises what Paramiko and cryptography raise; TypeError where a passphrase is wanted.
+    """
+    data = path.read_bytes()
+    if not _PKCS8.search(data):
+        # Bytes, whatever its annotation says; by place, as 4 and 5 call it by different names.
+        return paramiko.PKey.from_path(path, cast(Any, passphrase))
+    opened = serialization.load_pem_private_key(data, passphrase)
+    kinds = (
+        (rsa.RSAPrivateKey, paramiko.RSAKey),
+        (ec.EllipticCurvePrivateKey, paramiko.ECDSAKey),
+        (ed25519.Ed25519PrivateKey, paramiko.Ed25519Key),
+    )
+    kind = next((ours for theirs, ours in kinds if isinstance(opened, theirs)), None)
+    if kind is None:
+        raise UnsupportedAlgorithm(type(opened).__name__)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    key: paramiko.PKey = kind.from_private_key(io.StringIO(opened.private_bytes(*form).decode()))  # memory only
+    certificate = path.with_name(f"{path.name}-cert.pub")
+    if certificate.exists():
+        key.load_certificate(str(certificate))
+    return key
+
+
+_PKCS8 = re.compile(rb"^-----BEGIN (?:ENCRYPTED )?PRIVATE KEY-----", re.MULTILINE)
 
 
 def certified(key: paramiko.PKey, certificate: PublicBlob | None) -> paramiko.PKey:

@@ -17,6 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from ssh_asks import fails, logs_in
 from ssh_server import Sshd, make_key, public
 
@@ -88,6 +96,45 @@ def test_every_form_of_a_key_can_be_opened(
     operator = Operator("wrong", PASSPHRASE)
     assert logs_in(asking(server, operator), server.host())
     assert operator.asked == [key, key]
+
+
+def pkcs8_key(path: Path, kind: str, passphrase: str = "") -> Path:
+    """Write a key as openssl does, its public half beside it."""
+    made = {
+        "rsa": lambda: rsa.generate_private_key(65537, 2048),
+        "ecdsa": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "ed25519": ed25519.Ed25519PrivateKey.generate,
+    }[kind]()
+    seal = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    path.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, seal))
+    path.chmod(0o600)
+    half = made.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    path.with_name(f"{path.name}.pub").write_bytes(half + b"\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+def test_pkcs8_is_opened_once_for_all_hosts(
+    start_server: StartServer, asking: MakeAsking, tmp_path: Path, kind: str
+) -> None:
+    key = pkcs8_key(tmp_path / kind, kind, PASSPHRASE)
+    assert key.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    server, operator = start_server(accept=key), Operator("wrong", PASSPHRASE)
+    dialler = asking(server, operator)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda n: logs_in(dialler, server.host(f"node{n}")), range(4)))
+    assert operator.asked == [key, key]
+
+
+def test_pkcs8_without_a_passphrase_or_with_nobody_to_ask(
+    start_server: StartServer, asking: MakeAsking, tmp_path: Path
+) -> None:
+    plain, sealed = pkcs8_key(tmp_path / "plain", "ecdsa"), pkcs8_key(tmp_path / "sealed", "ecdsa", PASSPHRASE)
+    server, operator = start_server(accept=plain), Operator()
+    assert logs_in(asking(server, operator), server.host())
+    assert operator.asked == []
+    host = server.host(ansible_ssh_private_key_file=str(sealed))
+    assert fails(asking(server, operator), host, Permanent).remedy == f"ssh-add {sealed}"
 
 
 def test_who_mistypes_three_times_is_asked_no_more(locked: Sshd, asking: MakeAsking) -> None:
