@@ -56,24 +56,33 @@ class FleetSSHConfig(SSHConfig):
             found["hostname"] = name
             self._take(found, self._blocks, name, final=True)
         elif self._final:
-            self._take(found, blocks, hostname, final=True)
+            self._take(found, self._blocks, hostname, final=True)
         return self._expand_variables(found, hostname)  # type: ignore[attr-defined,no-any-return]
 
     def _take(self, found: Any, blocks: Sequence[Block], hostname: str, *, final: bool) -> None:
         local = getpass.getuser()
         given = getattr(self._given, "user", "")
+        met: dict[int, bool] = {}  # a line is judged once, where it stands, also for what its Include brings
         for block in blocks:
             host = str(found.get("hostname", "%h")).replace("%h", hostname)
             user = given or str(found.get("user", local))
             asking = Asking(original=hostname, host=host, user=user, local_user=local, final=final)
-            if not all(condition.holds(asking) for condition in block.conditions):
-                continue
-            for key, value in block.options.items():
-                if key in LISTS:
-                    kept = found.setdefault(key, [])
-                    kept.extend(each for each in value or () if each not in kept)
-                else:
-                    found.setdefault(key, value)
+            for condition in block.conditions:
+                if id(condition) not in met:
+                    met[id(condition)] = condition.holds(asking)
+                if not met[id(condition)]:
+                    break
+            else:
+                self._put(found, block)
+
+    def _put(self, found: Any, block: Block) -> None:
+        """Take a block's options where none is known yet; of lists, all."""
+        for key, value in block.options.items():
+            if key in LISTS:
+                kept = found.setdefault(key, [])
+                kept.extend(each for each in value or () if each not in kept)
+            else:
+                found.setdefault(key, value)
 
     def _canonical(self, hostname: str, found: SSHConfigDict) -> str | None:
         """Return the name that CanonicalizeHostname makes of it, None where it is not asked for."""

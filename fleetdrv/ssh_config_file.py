@@ -67,7 +67,8 @@ class Condition:
         if self.kind in ("final", "canonical"):
             return asking.final
         if self.kind == "Host":
-            return _matches(self.patterns, asking.original)
+            # ssh(1) reads its files a second time for the name that came out of the first, as if that were given.
+            return _matches(self.patterns, asking.host if asking.final else asking.original)
         name = {"user": asking.user, "localuser": asking.local_user, "host": asking.host}.get(self.kind)
         lower = tuple(pattern.lower() for pattern in self.patterns)  # of users, too: ssh(1) does the same
         return _matches(lower, (asking.original if name is None else name).lower())

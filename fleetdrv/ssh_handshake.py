@@ -176,7 +176,11 @@ class Handshake:
         """Return the keys to try, and why others cannot be."""
         wanted = self.target
         return self.keyring.offers(
-            wanted.user, wanted.identity_files, wanted.certificate_files, only_files=wanted.identities_only
+            wanted.user,
+            wanted.identity_files,
+            wanted.certificate_files,
+            agent=wanted.agent,
+            only_files=wanted.identities_only,
         )
 
     def _log_in(self, transport: FleetTransport) -> None:

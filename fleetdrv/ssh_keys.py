@@ -11,6 +11,7 @@ rejected: once per run, whatever number of hosts it is for. What a key file is, 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -54,11 +55,19 @@ class Offer:
 
 
 class _Agent(paramiko.Agent):
-    """The operator's agent, safe for many threads: Paramiko's sends and reads unlocked on one socket."""
+    """An agent, safe for many threads: Paramiko's sends and reads unlocked on one socket, and knows one agent."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        """Raises OSError, or SSHException where what answers is no agent."""
         self._lock = threading.Lock()
-        super().__init__()
+        paramiko.agent.AgentSSH.__init__(self)
+        conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            conn.connect(path)
+            self._connect(conn)  # type: ignore[attr-defined]  # not in the stubs
+        except BaseException:
+            conn.close()
+            raise
 
     def _send_message(self, msg: Any) -> tuple[int, paramiko.Message]:
         request = cast(bytes, asbytes(msg))
@@ -81,20 +90,27 @@ class Keyring:
         self._lock = threading.Lock()
         self._files: dict[Path, KeyFile] = {}
         self._ask, self._asked, self._given = ask, set[Path](), list[Secret]()
-        self._agent: _Agent | None = None
+        self._agents: dict[str, _Agent] = {}
         self._favourites: dict[tuple[str, tuple[Path, ...]], bytes] = {}
 
     def offers(
-        self, user: str, named: Sequence[Path], certificates: Sequence[Path] = (), *, only_files: bool = False
+        self,
+        user: str,
+        named: Sequence[Path],
+        certificates: Sequence[Path] = (),
+        *,
+        agent: str = "",
+        only_files: bool = False,
     ) -> tuple[tuple[Offer, ...], tuple[Complaint, ...]]:
         """Return the keys to try, best first, and complaints on keys that could not be used.
 
-        `only_files`: where no key is named, the default files, and no other key of the agent.
+        `agent`: its socket, empty for none. `only_files`: where no key is named, the default files, and no other
+        key of the agent.
         """
         with self._lock:
-            found, complaints = self._from_files(named or self._defaults, needed=bool(named))
+            found, complaints = self._from_files(named or self._defaults, agent, needed=bool(named))
             if not named and not only_files:
-                held, more = self._from_agent()
+                held, more = self._from_agent(agent)
                 found, complaints = [*held, *found], [*complaints, *more]
             found = self._certified(found, certificates, complaints)
             favourite = self._favourites.get((user, tuple(named)))
@@ -122,11 +138,10 @@ class Keyring:
             self._favourites[user, tuple(named)] = _identity(offer.key)
 
     def close(self) -> None:
-        """Let go of the agent."""
+        """Let go of the agents."""
         with self._lock:
-            if self._agent is not None:
-                self._agent.close()
-                self._agent = None
+            while self._agents:
+                self._agents.popitem()[1].close()
 
     @property
     def _defaults(self) -> list[Path]:
@@ -144,14 +159,15 @@ class Keyring:
                 self._given = [given, *(each for each in self._given if each is not given)]
                 return
 
-    def _from_agent(self) -> tuple[list[Offer], list[Complaint]]:
-        if self._agent is None:
+    def _from_agent(self, path: str) -> tuple[list[Offer], list[Complaint]]:
+        if path not in self._agents:
             try:
-                self._agent = _Agent()
-            except (OSError, paramiko.SSHException):
-                return [], []
+                self._agents[path] = _Agent(path)
+            except (OSError, paramiko.SSHException) as error:
+                told = getattr(error, "strerror", "") or error
+                return [], [Complaint(f"the ssh agent at {path} does not answer: {told}")] if path else []
         offers, complaints = [], []
-        for key in self._agent.get_keys():
+        for key in self._agents[path].get_keys():
             source = f"ssh agent: {key.comment}"
             if key.get_name().startswith(key_file.FIDO):
                 complaints.append(key_file.fido(f"{source} ({fingerprint(key.blob)})"))
@@ -162,7 +178,9 @@ class Keyring:
             offers.append(Offer(key, source))
         return offers, complaints
 
-    def _from_files(self, paths: Iterable[Path], *, needed: bool) -> tuple[list[Offer], list[Complaint]]:
+    def _from_files(
+        self, paths: Iterable[Path], agent: str, *, needed: bool
+    ) -> tuple[list[Offer], list[Complaint]]:
         offers: list[Offer] = []
         complaints: list[Complaint] = []
         for path in paths:
@@ -171,7 +189,7 @@ class Keyring:
                 offers += [Offer(key, str(path)) for key in found.keys]
                 continue
             # An encrypted one, or one with only its public half here, the agent may hold.
-            agents = self._from_agent()[0] if found.public is not None else []
+            agents = self._from_agent(agent)[0] if found.public is not None else []
             held = [offer for offer in agents if plain(offer.key) == found.public]
             offers += held
             if not held and found.complaint and (needed or path.exists()):

@@ -6,12 +6,9 @@ Ansible's, so that an inventory made for Ansible works as it is.
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import shlex
-import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from getopt import GetoptError, getopt
 from pathlib import Path
@@ -23,6 +20,7 @@ from fleetdrv.errors import InputError
 from fleetdrv.known_hosts import DEFAULT_PORT
 from fleetdrv.model import Host
 from fleetdrv.ssh_config_file import LISTS
+from fleetdrv.ssh_tokens import AGENT_VARIABLE, agent_socket, files, paths
 
 DEFAULT_GLOBAL_FILES = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 
@@ -37,6 +35,7 @@ _UNDERSTOOD = frozenset(
         "proxyjump",
         "proxycommand",
         "identitiesonly",
+        "identityagent",
         "certificatefile",
         "userknownhostsfile",
         "globalknownhostsfile",
@@ -73,6 +72,8 @@ class Target:
     """Name and port under which its key stands in known_hosts; an alias stands there without a port."""
     identity_files: tuple[Path, ...] = ()
     certificate_files: tuple[Path, ...] = ()
+    agent: str = ""
+    """Socket of the agent; empty for none."""
     identities_only: bool = False
     """No key of the agent but those whose files count."""
     user_known_hosts: tuple[Path, ...] | None = None
@@ -113,14 +114,14 @@ def read_variables(host: Host) -> Asked:
     if variables.get("ansible_password") or variables.get("ansible_ssh_pass"):
         notes.append("ansible_password is not used: log-in is by key only")
     key_file = text("ansible_ssh_private_key_file", "ansible_private_key_file")
-    files = [key_file] if key_file else []
-    files += options.pop("identityfile", "").splitlines()
+    key_files = [key_file] if key_file else []
+    key_files += options.pop("identityfile", "").splitlines()
     port = text("ansible_port", "ansible_ssh_port") or options.pop("port", "")
     return Asked(
         name=name or options.pop("hostname", "") or host.name,
         user=user or options.pop("user", ""),
         port=_port(_at(host, "ansible_port", "ansible_ssh_port"), port) if port else None,
-        identity_files=tuple(Path(name).expanduser() for name in files),
+        identity_files=tuple(Path(name).expanduser() for name in key_files),
         options=options,
         notes=tuple(notes),
     )
@@ -238,9 +239,9 @@ def make_target(connection: Connection, asked: Asked, jump: Target | None, comma
     address = str(connection.host)
     port = _port(asked.name, str(connection.port))
     alias = options.get("hostkeyalias", "")
-    tokens = {"h": address, "p": str(port), "k": alias or address, "r": str(connection.user), "n": asked.name}
+    tokens = {"h": address, "p": str(port), "k": alias or asked.name, "r": str(connection.user), "n": asked.name}
     certificates = asked.options.get("certificatefile", "").splitlines() or found.get("certificatefile", ())
-    global_files = _paths(options.get("globalknownhostsfile"), tokens)
+    global_files = paths(options.get("globalknownhostsfile"), tokens)
     connect_seconds = options.get("connecttimeout", "")
     return Target(
         address=address,
@@ -248,41 +249,17 @@ def make_target(connection: Connection, asked: Asked, jump: Target | None, comma
         user=str(connection.user),
         key_name=alias or address,
         key_port=DEFAULT_PORT if alias else port,
-        identity_files=_files(map(str, asked.identity_files or found.get("identityfile", ())), tokens),
-        certificate_files=_files(certificates, tokens),
+        identity_files=files(map(str, asked.identity_files or found.get("identityfile", ())), tokens),
+        certificate_files=files(certificates, tokens),
+        agent=agent_socket(options.get("identityagent", AGENT_VARIABLE), tokens),
         identities_only=options.get("identitiesonly", "").lower() == "yes",
-        user_known_hosts=_paths(options.get("userknownhostsfile"), tokens),
+        user_known_hosts=paths(options.get("userknownhostsfile"), tokens),
         global_known_hosts=DEFAULT_GLOBAL_FILES if global_files is None else global_files,
         hash_known_hosts=options.get("hashknownhosts", "").lower() == "yes",
         connect_seconds=float(connect_seconds) if connect_seconds.isdecimal() and int(connect_seconds) else 10.0,
         jump=jump,
         proxy_command=command,
     )
-
-
-def _paths(text: str | None, tokens: Mapping[str, str]) -> tuple[Path, ...] | None:
-    """Read a list of files with the tokens of ssh_config(5), as in `~/.ssh/known_hosts.d/%k`."""
-    return None if text is None else _files(shlex.split(text), tokens)
-
-
-def _files(names: Iterable[str], tokens: Mapping[str, str]) -> tuple[Path, ...]:
-    paths = [re.sub("%(.)", lambda found: _token(found[1], tokens), name) for name in names]
-    return tuple(Path(name).expanduser() for name in paths if name.lower() != "none")
-
-
-def _token(letter: str, tokens: Mapping[str, str]) -> str:
-    """Return what stands for `%LETTER`; one that is not known stays as it is."""
-    if letter in tokens:
-        return tokens[letter]
-    here = {
-        "%": lambda: "%",
-        "d": lambda: str(Path.home()),
-        "i": lambda: str(os.getuid()),
-        "L": lambda: socket.gethostname().partition(".")[0],
-        "l": socket.gethostname,
-        "u": getpass.getuser,
-    }
-    return here[letter]() if letter in here else f"%{letter}"
 
 
 def _port(where: str, value: str) -> int:

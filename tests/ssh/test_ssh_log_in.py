@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncssh
@@ -163,16 +165,24 @@ def test_default_keys_are_found(server: Sshd, dialler: Dialler, tmp_path: Path) 
     assert logs_in(dialler, server.host(ansible_ssh_private_key_file=None))
 
 
-@pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "agent"
+@contextmanager
+def running_agent(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(("ssh-agent", "-D", "-a", str(path)), stdout=subprocess.DEVNULL)
-    while not path.exists():
-        time.sleep(0.01)
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-    yield process
-    process.terminate()
-    process.wait(5)
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    with running_agent(tmp_path / "agent") as process:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        yield process
 
 
 def add_to_agent(key: Path) -> None:
@@ -191,10 +201,54 @@ def test_the_agent_signs_for_many_at_once(start_server: StartServer, make_dialle
 
 
 @pytest.mark.usefixtures("agent")
+@pytest.mark.parametrize(
+    ("said", "lets_in"),
+    [
+        ("%d/node-agent", True),
+        ("~/node-agent", True),
+        ("${{HOME}}/node-agent", True),
+        ("$FLEET_AGENT", True),
+        ('"{folder}/node-agent"', True),
+        ("SSH_AUTH_SOCK", False),
+        ("none", False),
+        ("{folder}/no-agent", False),
+    ],
+)
+def test_a_host_may_have_an_agent_of_its_own(
+    said: str,
+    lets_in: bool,
+    server: Sshd,
+    make_dialler: MakeDialler,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other one, of the environment, holds a key that the host does not take."""
+    add_to_agent(make_key(tmp_path / "wrong"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FLEET_AGENT", str(tmp_path / "node-agent"))
+    with running_agent(tmp_path / "node-agent"):
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(tmp_path / "node-agent")}
+        words = ("ssh-add", "-q", str(server.client_key))
+        subprocess.run(words, check=True, capture_output=True, stdin=subprocess.DEVNULL, env=environment)
+        config = f"Host *\n IdentityAgent {said.format(folder=tmp_path)}\n"
+        dialler = make_dialler(server.known_line(), config=config)
+        host = server.host(ansible_ssh_private_key_file=None)
+        if lets_in:
+            before = server.log.count("Failed publickey")
+            assert logs_in(dialler, host)
+            assert server.log.count("Failed publickey") == before
+        else:
+            cause = fails(dialler, host, Permanent).cause
+            assert ("wrong" in cause) == (said == "SSH_AUTH_SOCK")
+            assert ("no-agent does not answer: No such file or directory" in cause) == said.endswith("no-agent")
+        dialler.close()
+
+
+@pytest.mark.usefixtures("agent")
 def test_answers_of_the_agent_are_not_mixed_up(server: Sshd) -> None:
     add_to_agent(server.client_key)
     keyring = Keyring()
-    key = keyring.offers("any", ())[0][0].key
+    key = keyring.offers("any", (), agent=os.environ["SSH_AUTH_SOCK"])[0][0].key
 
     def signed(number: int) -> bool:
         data = str(number).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +210,15 @@ def test_a_file_included_in_a_block_counts_where_the_block_does(
     assert [len(each.identity_files) for each in found.values()] == [1, 1, 0]
 
 
+def test_a_match_is_judged_where_it_stands_also_for_a_file_that_it_includes(
+    make_dialler: MakeDialler, tmp_path: Path
+) -> None:
+    (tmp_path / "inner").write_text("Host *\n HostName node-1\nHost *\n Port 7\n")
+    dialler = make_dialler(config="Match host gpu-01\n Include inner\nMatch host gpu-01\n User late\n")
+    assert (target(dialler).address, target(dialler).port) == ("node-1", 7)
+    assert target(dialler).user != "late"
+
+
 def test_a_match_that_is_not_followed_is_named_with_its_line_where_it_matters(make_dialler: MakeDialler) -> None:
     dialler = make_dialler(config="User u\nMatch host work-* exec true\n User other\n")
     assert str(target(dialler)) == "u@gpu-01:22"
@@ -255,6 +266,29 @@ def test_the_index_changes_no_answer(blocks: list[tuple[str, list[str]]], name: 
     indexed, plain = FleetSSHConfig(read), FleetSSHConfig(read)
     plain._by_name = {"": plain._blocks}
     assert indexed.lookup(name) == plain.lookup(name)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "none", "SSH_AUTH_SOCK", "$FLEET_AGENT", "$NOT_SET", "~/%n-%h-%p-%r", "${HOME}/%%d", "/run/%i/%u/%k"],
+)
+def test_the_same_agent_as_ssh_asks(
+    said: str, make_dialler: MakeDialler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh shows `none` and the names of variables as they stand there; its ssh.c then does what is done here."""
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)  # ssh asks there, whatever HOME says
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/usual")
+    monkeypatch.setenv("FLEET_AGENT", "/run/fleet")
+    text = f"Host gpu-01\n HostName node\n Port 7\n User u\n{f' IdentityAgent {said}' if said else ''}\n"
+    (tmp_path / "told").write_text(text)
+    words = ("ssh", "-G", "-F", str(tmp_path / "told"), "gpu-01")
+    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    shown = next((line[14:] for line in told.stdout.splitlines() if line.startswith("identityagent ")), said)
+    usual = dict.fromkeys(("", "SSH_AUTH_SOCK"), "/run/usual")
+    meant = {**usual, "$FLEET_AGENT": "/run/fleet", "$NOT_SET": "", "none": ""}
+    assert target(make_dialler(config=text)).agent == meant.get(shown, shown)
+    inventory = target(make_dialler(config=""), ansible_ssh_common_args="-o IdentityAgent=/run/other")
+    assert inventory.agent == "/run/other"
 
 
 @settings(max_examples=25, deadline=None)
