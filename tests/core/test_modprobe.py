@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fleetdrv import modprobe
 from fleetdrv.model import NodeFacts
 from fleetdrv.modprobe import COMMAND_LINE, OptionLine, settings
 from fleetdrv.modules import Module
 from fleetdrv.plan import NodePlan, Outcome, plan
 from fleetdrv.playbook import Driver
-from tests.core.factories import a_driver, a_loaded, a_playbook, some_facts
+from tests.core.factories import KERNEL, a_driver, a_loaded, a_playbook, some_facts
 
 GREETS = a_driver(parameters={"toy": {"greeting": "hello all", "level": "1"}})
 AFTER = "/etc/modprobe.d/toy.conf"
@@ -102,6 +104,9 @@ def test_what_is_well_stays_in_service_and_says_what_the_next_load_would_take() 
     found = plan(a_playbook(driver), seen)
     assert (found.outcome, found.differences) == (Outcome.CONVERGED, ())
     assert f"{AFTER}:3 says toy.greeting=theirs" in found.notes[0]
+    stale = replace(seen, initramfs=frozenset({(KERNEL, "toy")}))
+    found = plan(a_playbook(driver), stale)
+    assert (found.outcome, len(found.notes)) == (Outcome.CHANGEABLE, 1), "a change that loads nothing goes on"
 
 
 @pytest.mark.parametrize(
@@ -128,3 +133,7 @@ def test_a_packages_file_is_hidden_by_a_copy_and_not_changed() -> None:
     (setting,) = settings([line("options toy greeting=theirs", "/usr/lib/modprobe.d/toy.conf")])
     copy = "cp /usr/lib/modprobe.d/toy.conf /etc/modprobe.d/toy.conf"
     assert setting.remedy == f"{copy} && sed -i '3s/^/#/' /etc/modprobe.d/toy.conf"
+
+
+def test_what_the_docstring_shows() -> None:
+    assert doctest.testmod(modprobe).failed == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import pwd
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleetdrv import ssh_tokens
 from fleetdrv.errors import InputError
 from fleetdrv.model import Host
 from fleetdrv.ssh import Dialler
@@ -318,3 +320,7 @@ def test_the_same_answers_as_ssh_gives(
     ours = {} if value in ("", "none") else {kind: [value]}
     theirs = {k: v for k, v in said.items() if k in ("proxyjump", "proxycommand") and v != ["none"]}
     assert ours == theirs
+
+
+def test_what_the_docstrings_show() -> None:
+    assert doctest.testmod(ssh_tokens).failed == 0
