@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
-from fleetdrv import causes, entries
+from fleetdrv import causes, entries, gone
 from fleetdrv.attempts import Counting
 from fleetdrv.buildonce import Builds
 from fleetdrv.calling import NodeHooks
 from fleetdrv.effects import Effects
 from fleetdrv.ending import Ending
-from fleetdrv.errors import ClusterAway, HandsOff, NodeError, NotOurs, Permanent
+from fleetdrv.errors import ClusterAway, Gone, HandsOff, NodeError, NotFound, NotOurs, Permanent
 from fleetdrv.events import Event, Level, Say
 from fleetdrv.follow import Line
 from fleetdrv.holders import with_owners
@@ -29,6 +30,7 @@ from fleetdrv.phases import Phase, last_job
 from fleetdrv.send import Sender, Warrant
 from fleetdrv.service import Service
 from fleetdrv.staging import Staging
+from fleetdrv.standing import Standing
 from fleetdrv.timing import Stopwatch, stamp
 from fleetdrv.turn import Debt, Grip, Owed, Verdict
 from fleetdrv.versions import Versions
@@ -70,6 +72,7 @@ class NodeDriver:
     stopwatch: Stopwatch = field(init=False)
     """How long each phase of the turn took: of `_PHASES`, and `look`, which is also how a change is verified."""
     _due: Owed | None = None
+    _anew: bool = False  # its Node was registered anew since this turn took it out
     _causes: causes.Causes = field(init=False)
     _looked_at: float = 0.0
     _jobs: Sender = field(init=False)
@@ -83,30 +86,27 @@ class NodeDriver:
         about = (self.name, self.loaded, self._jobs, self.builds, self.stopwatch)
         self._staging = Staging(*about, tell=self._tell)
         self._outage = Outage(
-            service=self.service,
-            loaded=self.loaded,
-            jobs=self._jobs,
-            tell=self._tell,
-            now=self.now,
-            today=self.today,
-            sleep=self.sleep,
-            hooks=self.hooks,
-            effects=self.effects,
+            service=self.service, loaded=self.loaded, jobs=self._jobs, tell=self._tell, now=self.now,
+            today=self.today, sleep=self.sleep, hooks=self.hooks, effects=self.effects,
         )
 
     def look(self, run: str) -> Owed:
         """See how node and machine stand now, and what that makes due."""
-        book, back, repair = self.loaded.playbook, self.loaded.back, self.loaded.repair
         self._tell("look", "", Level.DETAIL)
         try:
             standing = self.service.standing()
+            self._anew = gone.registered_anew(self._anew, self.view, standing, out=self._outage.out)
             self._outage.out = bool(standing.run)
-            self.view = look(self.line, book, self.versions, standing, run, back=back, repair=repair)
+            self.view = self._look_at(run, standing)
         finally:
             self._tell("seen", "", Level.DETAIL)
         self._due, self._looked_at = self._owed(self.view, run), self.now()
         self._outage.changing = False
         return self._due
+
+    def _look_at(self, run: str, standing: Standing) -> View:
+        book, back, repair = self.loaded.playbook, self.loaded.back, self.loaded.repair
+        return look(self.line, book, self.versions, standing, run, back=back, repair=repair)
 
     def found(self) -> entries.Drivers | None:
         """Return the versions of each driver as they are known to be; None: not seen, or not since a change."""
@@ -115,7 +115,8 @@ class NodeDriver:
 
     def _owed(self, view: View, run: str) -> Owed:
         bar = self.counting.bar(view.standing.last, run=run, now=datetime.fromisoformat(self.today()))
-        return owed(replace(view.sight, barred=bar))
+        due = owed(replace(view.sight, barred=bar))
+        return gone.owed_anew(due, view.standing.grip) if self._anew else due
 
     def judge_again(self, run: str) -> Owed:
         """Say what is due by the last look, now that more versions are known."""
@@ -154,10 +155,8 @@ class NodeDriver:
         is `Debt.LET_GO` with its final verdict. A finished build is fetched at its end, so also one that a
         controller left which was killed before that.
         """
-        serving = self._staging
-        acts = {Debt.FOLLOW: serving.follow, Debt.STAGE: serving.stage, Debt.LET_GO: self._outage.let_go}
         try:
-            due = self._pay(warrant, acts)
+            due = self._pay(warrant, self._serving())
             if due.debt is Debt.OUTAGE and not self._seen.standing.out:
                 self._staging.share(self.line, self._seen)
             return due
@@ -165,23 +164,20 @@ class NodeDriver:
             self.stopwatch.enter("")
             self.builds.release(self.name)
 
+    def _serving(self) -> dict[Debt, Act]:
+        serving = self._staging
+        return {Debt.FOLLOW: serving.follow, Debt.STAGE: serving.stage, Debt.LET_GO: self._outage.let_go}
+
     def perform(self, warrant: Warrant) -> Ending:
         """Do the outage, or what is left of one, to its end."""
+        outage = self._outage
+        acts: dict[Debt, Act] = {
+            Debt.OUTAGE: outage.begin, Debt.ROLLBACK: outage.roll_back, Debt.FINISH: outage.finish,
+            Debt.RETURN: outage.give_back, Debt.RETURN_ROLLED_BACK: outage.give_back,
+            Debt.LEAVE_OUT: outage.leave_out,
+        }
         try:
-            due = self._pay(
-                warrant,
-                {
-                    Debt.FOLLOW: self._staging.follow,
-                    Debt.STAGE: self._staging.stage,
-                    Debt.OUTAGE: self._outage.begin,
-                    Debt.ROLLBACK: self._outage.roll_back,
-                    Debt.FINISH: self._outage.finish,
-                    Debt.RETURN: self._outage.give_back,
-                    Debt.RETURN_ROLLED_BACK: self._outage.give_back,
-                    Debt.LEAVE_OUT: self._outage.leave_out,
-                    Debt.LET_GO: self._outage.let_go,
-                },
-            )
+            due = self._pay(warrant, {**self._serving(), **acts})
         except NotOurs:
             raise
         except NodeError as error:
@@ -205,7 +201,7 @@ class NodeDriver:
     def ending(self, due: Owed) -> Ending:
         """Put the final debt into words, with the failed job's own last lines."""
         why = (self._seen.standing.reason if due.verdict is Verdict.SKIPPED else "") or due.why
-        remedy = "" if due.verdict in _CALM else self.plan_again
+        remedy = "" if due.verdict in _CALM else gone.next_step(due, self.service.node, self.plan_again)
         return Ending(
             node=self.name,
             verdict=due.verdict or Verdict.FAILED,
@@ -264,9 +260,17 @@ class NodeDriver:
                 self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)
                 continue
+            except (Gone, NotFound) as error:
+                gone.demand(self.service, error)
+                return self._last_look(warrant.run)
             if final is not None:
                 return final
         raise Permanent(self.name, "turn", f"still owes something after {MAX_ROUNDS} looks; this is a bug")
+
+    def _last_look(self, run: str) -> Owed:
+        touched, self._outage.out = self._seen.standing.touched or self._outage.changing, False
+        machine = gone.LastLook(known=self._seen, look=partial(self._look_at, run), follow=self._jobs.follow)
+        return self._with_cause(machine.owed(touched=touched))
 
     def _adopt(self, due: Owed, warrant: Warrant) -> None:
         """What an earlier run left out is taken over first: whatever changes or returns it names this run."""

@@ -108,6 +108,7 @@ _STANDS = {
     Verdict.REFUSED: Stand.SETTLED,
     Verdict.DEFERRED: Stand.SETTLED,
     Verdict.UNDER_WAY: Stand.SETTLED,
+    Verdict.GONE: Stand.SETTLED,
     Verdict.GIVEN_UP: Stand.SETTLED,
     Verdict.UNREACHABLE: Stand.UNREACHABLE,
     Verdict.UNSEEN: Stand.UNREACHABLE,

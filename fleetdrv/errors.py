@@ -66,6 +66,10 @@ class NodeRefused(Refused):
     """So for one node alone: nothing was touched there, and the others may go on."""
 
 
+class Gone(NodeRefused):
+    """The cluster has no such Node, or has it no more."""
+
+
 class Stopped(FleetdrvError):
     """Ended before the end on purpose: paused, aborted, lock lost, budget spent."""
 

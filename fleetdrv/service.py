@@ -16,7 +16,7 @@ from fleetdrv import daemons, names, neighbours, ownership, pods
 from fleetdrv.attempts import Counting
 from fleetdrv.cluster import Cluster
 from fleetdrv.drain import Hands, drain, preflight, wait_for
-from fleetdrv.errors import Conflict, Forbidden, NodeRefused, NotFound, NotOurs, OnHold, Transient
+from fleetdrv.errors import Conflict, Forbidden, Gone, NotFound, NotOurs, OnHold, Transient
 from fleetdrv.ownership import Kind, Object, Patch
 from fleetdrv.policy import Drain
 from fleetdrv.records import Cordon, Result
@@ -119,11 +119,11 @@ class KubernetesNode:
     sleep: Callable[[float], None] = time.sleep
 
     def standing(self) -> Standing:
-        """Read how the node stands. Raises NodeRefused where nothing proves which machine it is."""
+        """Read how the node stands. Raises Gone, NodeRefused where nothing proves which machine it is."""
         try:
             return standing_of(self.cluster.node(self.node), self.pool)
         except NotFound as gone:
-            raise NodeRefused(f"{self.node}: no such Node in this cluster; check node_name in inventory") from gone
+            raise Gone(f"{self.node}: no such Node in this cluster; check node_name in inventory") from gone
 
     def obstacles(self) -> tuple[str, ...]:
         """Name pods and budgets that would keep the node from being drained."""

@@ -43,6 +43,8 @@ class Standing:
     last: Result | None = None
     machine_id: str = ""
     boot_id: str = ""
+    uid: str = ""
+    """Of the Node object: one that is registered anew has another."""
 
 
 def standing_of(node: Object, pool: str) -> Standing:
@@ -67,6 +69,7 @@ def standing_of(node: Object, pool: str) -> Standing:
         last=last_result(node),
         machine_id=identity.machine_id,
         boot_id=identity.boot_id,
+        uid=str(node.get("metadata", {}).get("uid", "")),
     )
 
 

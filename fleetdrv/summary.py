@@ -68,6 +68,7 @@ BAD = frozenset(
         Verdict.ROLLED_BACK,
         Verdict.LEFT_OUT,
         Verdict.LOST,
+        Verdict.GONE,
         Verdict.UNREACHABLE,
         Verdict.UNSEEN,
         Verdict.INCOMPATIBLE,

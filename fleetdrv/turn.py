@@ -72,6 +72,7 @@ class Verdict(StrEnum):
     REFUSED = "refused"
     """Nothing proves which machine its Node is, or it has none. Nothing was touched; it spends no budget."""
     DEFERRED = "not tried again yet"
+    GONE = "gone from the cluster"  # deleted under way: untouched, or verified as wanted
     GIVEN_UP = "given up"
     """Not tried again by `remediate`: too often already, or it cannot help."""
     UNDER_WAY = "under way"

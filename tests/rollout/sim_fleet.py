@@ -92,6 +92,10 @@ class SimFleet:
         eventually(lambda: not self.node(name)["spec"].get("taints"), f"{name}'s first taints to go")
         self._make_pod(name)
 
+    def delete_node(self, name: str) -> None:
+        """Delete the Node object, as an operator, an autoscaler or a cloud does."""
+        self._send("DELETE", f"/api/v1/nodes/{name}")
+
     def _make_pod(self, node: str) -> None:
         """Put a pod on the node that a drain has to evict. Its owner exists: else it were collected at once."""
         spaces, space = "/api/v1/namespaces", f"sim-{self.tag}"[:63]
@@ -258,7 +262,7 @@ class SimFleet:
             node.reboot_from_disk()
             for module in self._loaded[name]:
                 node.call(f"modprobe {module}")
-            self._send("DELETE", f"/api/v1/nodes/{name}")
+            self.delete_node(name)
             self.make_node(name)
 
     def close(self) -> None:
@@ -269,7 +273,7 @@ class SimFleet:
             front.close()
         for name, node in self.nodes.items():
             node.close()
-            self._send("DELETE", f"/api/v1/nodes/{name}")
+            self.delete_node(name)
         self._send("DELETE", self._lease_path())
         self._loop.close()
         self.api.close()

@@ -18,7 +18,7 @@ from fleetdrv import names
 from fleetdrv.api import Api
 from tests.fixtures_cluster import eventually
 from tests.rollout.api_proxy import Refusal
-from tests.rollout.points import Point
+from tests.rollout.points import Moment, Point
 from tests.rollout.rivals import short_lived
 from tests.rollout.sim_fleet import Ended, SimFleet
 
@@ -48,9 +48,9 @@ def fleet(
     made.close()
 
 
-def upgrade(fleet: SimFleet, program: Sequence[str]) -> subprocess.Popen[bytes]:
+def upgrade(fleet: SimFleet, program: Sequence[str], version: str = "1.1") -> subprocess.Popen[bytes]:
     """Start the upgrade."""
-    return fleet.start("apply", str(fleet.playbook("1.1")), "-i", str(fleet.inventory), "--yes", program=program)
+    return fleet.start("apply", str(fleet.playbook(version)), "-i", str(fleet.inventory), "--yes", program=program)
 
 
 def ended(process: subprocess.Popen[bytes]) -> Ended:
@@ -259,4 +259,87 @@ def test_a_colleagues_cordon_beside_ours_changes_nothing(fleet: SimFleet, moment
     once(fleet, MOMENTS[moment], lambda: cordon(fleet, name))
     told = ended(upgrade(fleet, PATIENT))
     assert told.code == 0, told
+    assert (code(fleet, name), fleet.node(name)["spec"].get("unschedulable")) == ("1.1", None)
+
+
+DELETED = {
+    "before the drain": ("nothing was changed", "1.0"),
+    "in the outage": ("its job ended, and the machine has what was wanted, verified", "1.1"),
+    "before the uncordon": ("its job ended, and the machine has what was wanted, verified", "1.1"),
+}
+
+
+@pytest.mark.parametrize("size", [2])
+@pytest.mark.parametrize("moment", DELETED if WHOLE else ["in the outage"])
+def test_a_node_that_is_deleted_under_way_is_told_and_the_others_go_on(fleet: SimFleet, moment: str) -> None:
+    """Its job runs to the end, its slot is free, no budget is spent; registered again, it serves as any other."""
+    first, second = fleet.nodes
+    once(fleet, MOMENTS[moment], lambda: fleet.delete_node(first))
+    told = ended(upgrade(fleet, PATIENT))
+    what, version = DELETED[moment]
+    why = f"{first}: gone from the cluster: its Node was deleted from the cluster under way; {what}"
+    assert (told.code, why in told.out, f"{second}: changed" in told.out) == (4, True, True), told
+    again = f"fleetdrv plan {fleet.folder}/toy-1.1.yaml"
+    assert f"next: kubectl get node {first}; once its kubelet has registered it again: {again}" in told.out
+    assert "left out of service" not in told.out
+    assert (code(fleet, first), code(fleet, second)) == (version, "1.1")
+    refused = fleet.apply("1.1", code=4)
+    assert f"{first}: refused: {first}: no such Node in this cluster" in refused.out
+    fleet.make_node(first)
+    assert not fleet.apply("1.1").errors.count("Traceback")
+    assert (code(fleet, first), fleet.node(first)["spec"].get("unschedulable")) == ("1.1", None)
+
+
+@pytest.mark.parametrize("moment", DELETED if WHOLE else ["in the outage"])
+def test_a_node_that_is_deleted_and_registered_anew_under_way_is_looked_at_afresh(
+    fleet: SimFleet, moment: str
+) -> None:
+    """Nothing of it is taken for ours; whatever is done from then on is done under a cordon of its own."""
+    (name,) = fleet.nodes
+    before, keeps = fleet.nodes[name].started("outage"), fleet.nodes[name].started("keep")
+    uid = fleet.node(name)["metadata"]["uid"]
+
+    def anew() -> None:
+        fleet.delete_node(name)
+        fleet.make_node(name)
+
+    once(fleet, MOMENTS[moment], anew)
+    told = ended(upgrade(fleet, PATIENT))
+    assert (told.code, f"{name}: changed" in told.out) == (0, True), told
+    assert ("its Node was deleted and registered anew under way" in told.out) == (moment == "in the outage")
+    node = fleet.node(name)
+    assert node["metadata"]["uid"] != uid
+    assert (code(fleet, name), node["spec"].get("unschedulable")) == ("1.1", None)
+    assert names.CORDON not in (node["metadata"].get("annotations") or {})
+    assert names.RUN_LABEL not in node["metadata"]["labels"]
+    assert len(fleet.nodes[name].started("outage") - before) == 1, "nothing is sent twice"
+    assert fleet.nodes[name].started("keep") - keeps, "what is verified is the last known good"
+    fleet.points.arm(-1, Moment.BEFORE)
+    fleet.apply("1.1")
+    assert fleet.writes() == []
+
+
+@pytest.mark.parametrize("comes_back", [False, True] if WHOLE else [])
+def test_a_change_that_fails_on_a_node_that_is_deleted_under_way(fleet: SimFleet, comes_back: bool) -> None:
+    """Nothing is undone on a machine that is nobody's; on one that is registered anew, under a new cordon."""
+    (name,) = fleet.nodes
+    before = fleet.nodes[name].started("rollback")
+
+    def away() -> None:
+        fleet.delete_node(name)
+        if comes_back:
+            fleet.make_node(name)
+
+    once(fleet, MOMENTS["in the outage"], away)
+    told = ended(upgrade(fleet, PATIENT, "1.3"))
+    assert told.code == 4, told
+    assert bool(fleet.nodes[name].started("rollback") - before) == comes_back
+    if comes_back:
+        assert f"{name}: failed, rolled back" in told.out
+        assert (code(fleet, name), fleet.node(name)["spec"].get("unschedulable")) == ("1.0", None)
+    else:
+        assert "its Node was deleted from the cluster under way; its job ended with exit " in told.out
+        assert f"next: kubectl get node {name}; once its kubelet has registered it again: fleetdrv" in told.out
+        fleet.make_node(name)
+    fleet.apply("1.1")
     assert (code(fleet, name), fleet.node(name)["spec"].get("unschedulable")) == ("1.1", None)
