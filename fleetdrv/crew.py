@@ -136,9 +136,8 @@ class Crew:
             size = len(self.pool_hosts)  # nobody labels them: they are one failure domain
             return Pool(size=size, domains={"": Domain(size=size)}), outs
         per = self.loaded.playbook.rollout.max_unavailable_per
-        members = {host.node_name for host in self.pool_hosts}
         nodes = {ownership.name(node): node for node in self.cluster.nodes()}
-        stands = {n: _out(nodes[n], self.pool_name, per.label if per else "") for n in members & nodes.keys()}
+        stands = {n: _out(nodes[n], self.pool_name, per.label if per else "") for n in self.members & nodes.keys()}
         driven = {driver.service.node: name for name, driver in self.drivers.items()}
         others = [stand for node, stand in stands.items() if stand.out and node not in driven]
         ours, foreign = (Counter(s.domain for s in others if s.ours is mine) for mine in (True, False))
@@ -149,12 +148,16 @@ class Crew:
         return Pool(size=len(stands), foreign_out=away["foreign"], ours_out=away["ours"], domains=domains), outs
 
     def left_out(self) -> list[str]:
-        """Name the pool's nodes that are out of service by fleetdrv's hand."""
+        """Name the nodes that are out of service by fleetdrv's hand: the pool's, and those of its earlier runs."""
         if self.cluster is None:
             return [name for name, driver in self.drivers.items() if driver.service.standing().out]
-        members = {host.node_name for host in self.pool_hosts}
-        marked = self.cluster.nodes(names.RUN_LABEL)
-        return sorted(n for n in map(ownership.name, marked) if n in members)
+        marked = {ownership.name(node): node for node in self.cluster.nodes(names.RUN_LABEL)}
+        return sorted(n for n, node in marked.items() if n in self.members or _out(node, self.pool_name, "").ours)
+
+    @property
+    def members(self) -> set[str]:
+        """Names of the Nodes that the inventory has for the pool."""
+        return {host.node_name for host in self.pool_hosts}
 
 
 @contextmanager

@@ -94,6 +94,7 @@ class _Claimant:
             alive=alive(other, self.holder) if other else None,
             unchanged_seconds=now - self.since,
             duration_seconds=self.timing.duration_seconds,
+            floor_token=self.floor_token,
         )
 
     def _take(self, lease: Object | None, claim: Claim) -> Object:
@@ -248,8 +249,7 @@ class Held:
     def _read(self) -> None:
         lease = self._cluster.lease(names.lease_name(self.pool))
         if (leases.holder_identity(lease), leases.token(lease)) != (self._identity, self.token):
-            who = leases.holder_name(lease) if leases.holder_identity(lease) else "a controller that has ended"
-            self._lost = f"pool {self.pool}: the lock was lost to {who}"
+            self._lost = f"pool {self.pool}: {leases.lost_to(lease)}"
         if self._lost or lease is None:
             raise Stopped(self._lost)
         self._lease = lease

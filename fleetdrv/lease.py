@@ -75,6 +75,8 @@ class Claim(StrEnum):
     OURS = "ours"
     DEAD = "its holder is dead"
     EXPIRED = "expired"
+    DELETED = "somebody deleted it"
+    """Nodes have seen its tokens: whoever held it may not know yet that it is gone."""
     TAKEN = "taken"
 
 
@@ -93,13 +95,16 @@ def takeover(
     alive: bool | None,
     unchanged_seconds: float,
     duration_seconds: int,
+    floor_token: int = 0,
 ) -> Claim:
     """Decide whether `holder` may take the Lease.
 
     `alive`: whether the present holder runs, None where this machine cannot know. `unchanged_seconds`: how
     long the observer, by its own monotonic clock, has seen no renewal; no clock of another machine is read.
-    `duration_seconds` is for a Lease that does not say its own.
+    `duration_seconds` is for a Lease that does not say its own, `floor_token` the highest that any node has seen.
     """
+    if lease is None and floor_token:
+        return Claim.DELETED
     identity = holder_identity(lease)
     if not identity:
         return Claim.FREE
@@ -120,6 +125,14 @@ def holder_name(lease: Object | None) -> str:
     """Name the holder for people."""
     identity = holder_identity(lease)
     return str(Holder.parse(identity) or identity or "nobody")
+
+
+def lost_to(lease: Object | None) -> str:
+    """Say how a Lease was lost that is not ours any more."""
+    if lease is None:
+        return "the lock was lost: somebody deleted its Lease"
+    who = holder_name(lease) if holder_identity(lease) else "a controller that has ended"
+    return f"the lock was lost to {who}"
 
 
 def silent(lease: Object | None, now: datetime) -> bool:
@@ -168,7 +181,7 @@ def taken(lease: Object, holder: Holder, claim: Claim, floor_token: int, stamp: 
         spec["holderIdentity"] = holder.identity
         spec["acquireTime"] = _time(stamp.now)
         spec["leaseTransitions"] = max(token(lease), floor_token) + 1
-    owed = {names.UNFENCED: "true"} if claim is Claim.EXPIRED else {}
+    owed = {names.UNFENCED: "true"} if claim in (Claim.EXPIRED, Claim.DELETED) else {}
     return {**annotated(lease, owed), "spec": {**_spec(lease), **spec}}
 
 

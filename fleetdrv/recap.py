@@ -11,6 +11,7 @@ from fleetdrv.endings import Result
 from fleetdrv.entries import ending_json
 from fleetdrv.errors import ExitCode, FleetdrvError, worst
 from fleetdrv.events import Event, Level
+from fleetdrv.nodeset import fold
 from fleetdrv.options import Options
 from fleetdrv.turn import Verdict
 
@@ -89,7 +90,8 @@ def _print_document(command: str, code: ExitCode, crew: Crew, result: Result) ->
 def _print_text(crew: Crew, endings: Iterable[Ending], stopped: str, run: str) -> None:
     counts = effects(crew)
     words = f"{counts['execs']} commands over SSH, {counts['api_writes']} writes to the cluster"
-    print(summary.summary_text(endings, stopped, left_out(crew), words, run))
+    out = left_out(crew)
+    print(summary.summary_text(endings, stopped, out, words, run, _unlisted(crew, out)))
 
 
 def counts(result: Result) -> dict[str, int]:
@@ -97,6 +99,13 @@ def counts(result: Result) -> dict[str, int]:
     verdicts = [ending.verdict for ending in result.endings]
     failed = [verdict for verdict in verdicts if _CODES.get(verdict, ExitCode.FAILED) is ExitCode.FAILED]
     return {"changed": verdicts.count(Verdict.CHANGED), "failed": len(failed)}
+
+
+def _unlisted(crew: Crew, out: Iterable[str]) -> str:
+    """Say who is out by an earlier run's hand and is no host of the pool any more, and what tells what to do."""
+    unlisted = [name for name in out if name not in crew.members and name not in crew.drivers]
+    see = f"; see: fleetdrv status {crew.pool_name}"
+    return f"not in the inventory any more: {fold(unlisted)}{see}" if unlisted else ""
 
 
 def left_out(crew: Crew) -> list[str]:

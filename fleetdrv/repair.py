@@ -19,16 +19,17 @@ playbook and inventory have changed since; else the node knows which pool drove 
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from fleetdrv import commands, files, inventory, kept, locked, ownership, recap, report, resolve, survey
 from fleetdrv.crew import Crew, assemble
 from fleetdrv.effects import Effects
 from fleetdrv.ending import Ending
 from fleetdrv.endings import Result
-from fleetdrv.errors import ExitCode, InputError, NotFound
+from fleetdrv.errors import ExitCode, FleetdrvError, InputError, NotFound
 from fleetdrv.events import Event, Level
 from fleetdrv.holds import quarantine_patch
 from fleetdrv.inventory import Inventory
@@ -71,7 +72,7 @@ def _read(options: Options, node: str, playbook: str, teller: Teller) -> tuple[L
         loaded, everything = files.read(playbook, options.inventory, note)
     else:
         loaded, everything = None, inventory.read(options.inventory, note)
-    host = _host(everything, node)
+    host = _host(everything, node) or _refuse(options, everything, node)
     record = None if options.no_cluster else _left_by(options, host.node_name)
     if loaded is None:
         if everything.asks_cluster:
@@ -90,13 +91,25 @@ def _read(options: Options, node: str, playbook: str, teller: Teller) -> tuple[L
     return loaded, everything
 
 
-def _host(everything: Inventory, node: str) -> Host:
+def _host(everything: Inventory, node: str) -> Host | None:
     if everything.asks_cluster:
         return Host(name=node, node_name=node)
     found = [host for host in everything.hosts.values() if node in (host.name, host.node_name)]
-    if len(found) != 1:
-        raise InputError(f"repair {node}: {everything.path} has {'more than one' if found else 'no'} such host")
-    return found[0]
+    if len(found) > 1:
+        raise InputError(f"repair {node}: {everything.path} has more than one such host")
+    return found[0] if found else None
+
+
+def _refuse(options: Options, everything: Inventory, node: str) -> NoReturn:
+    """Say that the inventory has no such host; with what can be done where its Node is out by our hand."""
+    record = None
+    with suppress(FleetdrvError):  # the inventory is what is wrong, whatever the cluster says
+        record = None if options.no_cluster else _left_by(options, node)
+    left = "" if record is None else (
+        f"; its Node is out of service since {record.since} by run {record.run} of pool {record.pool}: put the "
+        f"host back into the inventory, then the same command again; gone for good: kubectl delete node {node}"
+    )
+    raise InputError(f"repair {node}: {everything.path} has no such host{left}")
 
 
 def _groups(host: Host) -> str:

@@ -15,16 +15,19 @@ SHOWN_IN_FULL = 10
 
 
 def summary_text(
-    endings: Iterable[Ending], stopped: str, left_out: Iterable[str], effects: str, run: str = ""
+    endings: Iterable[Ending], stopped: str, left_out: Iterable[str], effects: str, run: str = "", also: str = ""
 ) -> str:
-    """Return the recap: failures last, with cause, evidence and the next command to type."""
+    """Return the recap: failures last, with cause, evidence and the next command to type.
+
+    `also`: what is to be said of those left out.
+    """
     groups = _groups(endings)
     lines = [group_line(group) for group in groups if group[0].verdict not in BAD]
     lines.append(effects)
     if stopped:
         lines.append(f"stopped: {stopped}")
     if out := list(left_out):
-        lines.append(f"left out of service by fleetdrv: {fold(out)}")
+        lines += [f"left out of service by fleetdrv: {fold(out)}", *([f"  {also}"] if also else [])]
     for number, group in enumerate(group for group in groups if group[0].verdict in BAD):
         lines += _failure(group, run, full=number < SHOWN_IN_FULL)
     return hide(clean("\n".join(lines)))

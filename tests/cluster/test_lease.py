@@ -66,7 +66,7 @@ def test_a_holder_that_hangs_is_told_by_its_own_machines_clock(lease: dict[str, 
 @pytest.mark.parametrize("claim", Claim)
 def test_only_whoever_may_wake_again_is_to_be_fenced_off(claim: Claim) -> None:
     taken = leases.taken(held_by(YOU), ME, claim, 0, Stamp(60, NOW))
-    assert (leases.annotation(taken, names.UNFENCED) is not None) == (claim is Claim.EXPIRED)
+    assert (leases.annotation(taken, names.UNFENCED) is not None) == (claim in (Claim.EXPIRED, Claim.DELETED))
     again = leases.taken(taken, ME, Claim.FREE, 0, Stamp(60, NOW))
     assert leases.annotation(again, names.UNFENCED) == leases.annotation(taken, names.UNFENCED), "until it is done"
 

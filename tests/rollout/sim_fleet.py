@@ -37,6 +37,7 @@ class SimFleet:
         self.points, self._loop = Points(), Loop()
         self.tag = folder.name.replace("_", "-")
         self._loaded: dict[str, tuple[str, ...]] = {}
+        self._pool: dict[str, Any] | None = None
         self.api = ApiProxy(kubeconfig, folder, self.points)
         key = folder / "id_ed25519"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -154,6 +155,10 @@ class SimFleet:
         answer = self.admin.send("GET", self._lease_path())
         return None if answer.code == 404 else dict(answer.body)
 
+    def delete_lease(self) -> None:
+        """Delete it, as somebody does who thinks that a lock is stuck."""
+        self._send("DELETE", self._lease_path())
+
     def _lease_path(self) -> str:
         name = names.lease_name(self.tag)
         return f"/apis/coordination.k8s.io/v1/namespaces/{names.LEASE_NAMESPACE}/leases/{name}"
@@ -243,7 +248,8 @@ class SimFleet:
         return {name: node.compiled() for name, node in self.nodes.items()}
 
     def snapshot(self) -> None:
-        """Remember the nodes as they are."""
+        """Remember the nodes and the Lease as they are."""
+        self._pool = self.lease()
         self._loaded = {name: tuple(node.loaded()) for name, node in self.nodes.items()}
         self.cache.mkdir(parents=True, exist_ok=True)
         _mirror(self.folder / "cache", self.folder / "snapshot" / "cache")
@@ -253,7 +259,10 @@ class SimFleet:
 
     def restore(self) -> None:
         """Bring nodes, Node objects and Lease back to the snapshot; what was loaded is loaded again."""
-        self._send("DELETE", self._lease_path())
+        self.delete_lease()
+        if self._pool is not None:
+            known = {key: self._pool["metadata"].get(key) for key in ("name", "annotations")}
+            self._send("POST", self._lease_path().rpartition("/")[0], {**self._pool, "metadata": known})
         _mirror(self.folder / "snapshot" / "cache", self.folder / "cache")
         for name, node in self.nodes.items():
             node.close()
@@ -274,7 +283,7 @@ class SimFleet:
         for name, node in self.nodes.items():
             node.close()
             self.delete_node(name)
-        self._send("DELETE", self._lease_path())
+        self.delete_lease()
         self._loop.close()
         self.api.close()
 

@@ -41,7 +41,8 @@ def cordons(node: str) -> Callable[[Point], bool]:
     return lambda point: point.target == node and "spec=taints,unschedulable" in point.what
 
 
-def test_a_cordon_that_comes_late_is_no_node_too_many(fleet: SimFleet, watch: Watch) -> None:
+@pytest.mark.parametrize("lock", ["expires", "is deleted"])
+def test_a_cordon_that_comes_late_is_no_node_too_many(fleet: SimFleet, watch: Watch, lock: str) -> None:
     """It was decided while no node was out; by now another controller has taken the only slot."""
     fleet.apply("1.0")
     first, second = fleet.nodes
@@ -50,6 +51,8 @@ def test_a_cordon_that_comes_late_is_no_node_too_many(fleet: SimFleet, watch: Wa
     begun = fleet.nodes[second].started("outage")
     with rival(fleet, cordons(first), *command(fleet, "apply", "1.1")) as late:
         assert late.stops()
+        if lock == "is deleted":
+            fleet.delete_lease()
         with start_elsewhere(fleet, *command(fleet, "apply", "1.1", "-l", second)) as other:
             eventually(lambda: bool(fleet.nodes[second].started("outage") - begun), "the other's outage", 240)
             ended = late.goes_on()

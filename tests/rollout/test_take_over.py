@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from fleetdrv.api import Api
+from tests.rollout.rivals import tokens
 from tests.rollout.sim_fleet import Ended, SimFleet
 from tests.rollout.test_repair import CORDONED, SERVES, marks, run_record, runs, wait_for
 
@@ -141,6 +142,55 @@ def test_a_node_that_left_the_pool_is_found_and_finished_by_name(halfway: SimFle
     typed(halfway, repair)
     assert runs(halfway, name, "1.1")
     assert marks(halfway, name) == SERVES
+
+
+def test_a_node_whose_host_left_the_inventory_is_named_until_it_is_back(halfway: SimFleet) -> None:
+    """Without an address nobody can finish it, and nobody gives it back unseen; the others go on meanwhile."""
+    name = left(halfway)
+    other = next(node for node in halfway.nodes if node != name)
+    inventory = yaml.safe_load(halfway.inventory.read_text())
+    del inventory["all"]["children"]["gpu"]["hosts"][name]
+    halfway.inventory.write_text(yaml.safe_dump(inventory))
+    out = f"left out of service by fleetdrv: {name}\n  not in the inventory any more: {name}; see: fleetdrv "
+    assert f"{out}status {halfway.tag}" in halfway.apply("1.1").out
+    assert (runs(halfway, other, "1.1"), bool(marks(halfway, name)["ours"])) == (True, True)
+    assert halfway.apply("1.1", "--json").json["left_out"] == [name], "there is nothing to do, and it is named"
+    *_, repair = told(status(halfway), "to finish it")
+    refused = typed(halfway, repair, code=3)
+    assert "has no such host; its Node is out of service since " in refused.errors
+    assert f"gone for good: kubectl delete node {name}" in refused.errors
+    assert marks(halfway, name)["cordoned"]
+    halfway.write_inventory()
+    typed(halfway, repair)
+    assert (runs(halfway, name, "1.1"), marks(halfway, name)) == (True, SERVES)
+    assert "left out of service" not in halfway.apply("1.1").out
+
+
+def test_a_lease_that_somebody_deletes_in_mid_run_ends_the_run_and_the_next_one_finishes(fleet: SimFleet) -> None:
+    """Whoever deletes a lock wants somebody to stop: no further step; the job in hand ends by itself."""
+    fleet.apply("1.0")
+    first, second = fleet.nodes
+    node, before = fleet.nodes[first], tokens(fleet)
+    (node.folder / "wait-modprobe").touch()
+    begun = node.started("outage")
+    with fleet.start("apply", str(fleet.playbook("1.1")), "-i", str(fleet.inventory), "--yes") as process:
+        wait_for(lambda: node.started("outage") - begun, "the outage job")
+        fleet.delete_lease()
+        wait_for(lambda: any("no more nodes start" in said for said in fleet.journal("", "rollout")), "its notice")
+        (node.folder / "wait-modprobe").unlink()
+        out, _ = process.communicate(timeout=240)
+    ended = Ended(process.returncode, out.decode(), "")
+    assert ended.code == 5, ended
+    assert f"stopped: pool {fleet.tag}: the lock was lost: somebody deleted its Lease" in ended.out
+    assert f"left out of service by fleetdrv: {first}" in ended.out
+    assert f"next: the same command again; or: fleetdrv status {fleet.tag}" in ended.out
+    assert f"{first}: out of service by fleetdrv since " in status(fleet).out
+    assert runs(fleet, second, "1.0")
+    fleet.apply("1.1")
+    assert len(node.started("outage") - begun) == 1, "nothing is sent twice"
+    for name in fleet.nodes:
+        assert (runs(fleet, name, "1.1"), marks(fleet, name)) == (True, SERVES)
+        assert tokens(fleet)[name] == sorted(tokens(fleet)[name]) > before[name]
 
 
 def test_marks_on_a_node_that_somebody_uncordoned_and_cron(halfway: SimFleet) -> None:
