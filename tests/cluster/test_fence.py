@@ -56,3 +56,13 @@ def test_it_is_owed_until_it_is_done_by_whoever_holds_the_pool_then(world: World
         held.fence_off(done.append)
         held.fence_off(done.append)
     assert done == [held.token]
+
+
+def test_whoever_held_a_lease_that_was_deleted_is_fenced_off_and_a_first_run_fences_nobody(world: World) -> None:
+    """No Lease, and nodes that have seen a token: somebody may still believe that he holds it."""
+    done, clock = list[int](), Clock()
+    with holding.acquire(world.cluster, world.pool, this_process(), floor_token=7, timing=clock.timing) as held:
+        held.fence_off(done.append)
+    with holding.acquire(world.cluster, f"{world.pool}-new", this_process(), timing=clock.timing) as held:
+        held.fence_off(done.append)
+    assert done == [8]

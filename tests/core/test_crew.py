@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fleetdrv import names
+from fleetdrv import names, recap
 from fleetdrv.crew import Crew
 from fleetdrv.effects import Effects
 from fleetdrv.errors import Unreachable
@@ -93,6 +93,23 @@ def test_what_we_left_out_beside_the_selection_is_no_outage_of_others() -> None:
     policy = a_policy(foreign_outages="ignore")
     admission = admit({"n2": Member(stand=Stand.STAGED)}, pool, policy, Progress(canary_passed=True))
     assert (admission.outage, admission.waiting_for) == ((), "a slot: 1 of 1 out of service")
+
+
+def test_a_left_over_is_named_though_its_host_left_the_inventory() -> None:
+    """It is out for this pool; that of another pool is for who drives that one."""
+    playbook = a_playbook()
+    ours = [a_node(name, out=True, pool=playbook.pool_name) for name in ("n1", "n9")]
+    crew = Crew(
+        loaded=Loaded(playbook, Path("x.yaml"), {}),
+        pool_hosts=(Host(name="h1", node_name="n1"), Host(name="h2", node_name="n2")),
+        drivers={},
+        cluster=SimpleNamespace(nodes=lambda _: [*ours, a_node("n8", out=True, pool="x")]),  # type: ignore[arg-type]
+        effects=Effects(),
+        say=lambda _: None,
+    )
+    assert crew.left_out() == ["n1", "n9"]
+    assert recap._unlisted(crew, crew.left_out()).startswith("not in the inventory any more: n9; see: fleetdrv ")
+    assert recap._unlisted(crew, ["n1"]) == ""
 
 
 def test_a_ctrl_c_during_the_survey_does_not_wait_for_all_that_were_not_asked_yet() -> None:

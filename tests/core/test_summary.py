@@ -54,6 +54,12 @@ def test_a_failure_has_its_cause_its_log_and_the_command_to_type_and_nothing_fol
     assert lines[27:] == ["  log: fleetdrv logs r1 n7", "  next: fleetdrv plan -l n7"]
 
 
+def test_what_is_to_be_said_of_who_is_left_out_follows_their_names() -> None:
+    said = ("left out of service by fleetdrv: n7", "  not in the inventory any more: n7")
+    assert tuple(summary_text([], "", ["n7"], EFFECTS, also=said[1].strip()).splitlines()[1:]) == said
+    assert summary_text([], "", [], EFFECTS, also="nobody") == EFFECTS
+
+
 def test_a_thousand_failures_of_their_own_kind_do_not_bury_the_screen_in_logs() -> None:
     failed = [an_ending(f"n{n}", Verdict.FAILED, why=f"no {n}", evidence="line\n" * 20) for n in range(1000)]
     lines = summary_text(failed, "", [], EFFECTS).splitlines()

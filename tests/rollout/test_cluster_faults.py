@@ -290,7 +290,7 @@ def test_a_node_that_is_deleted_under_way_is_told_and_the_others_go_on(fleet: Si
     assert (code(fleet, first), fleet.node(first)["spec"].get("unschedulable")) == ("1.1", None)
 
 
-@pytest.mark.parametrize("moment", DELETED if WHOLE else ["in the outage"])
+@pytest.mark.parametrize("moment", DELETED if WHOLE else [])
 def test_a_node_that_is_deleted_and_registered_anew_under_way_is_looked_at_afresh(
     fleet: SimFleet, moment: str
 ) -> None:
