@@ -151,8 +151,9 @@ class Crew:
         """Name the nodes that are out of service by fleetdrv's hand: the pool's, and those of its earlier runs."""
         if self.cluster is None:
             return [name for name, driver in self.drivers.items() if driver.service.standing().out]
-        marked = {ownership.name(node): node for node in self.cluster.nodes(names.RUN_LABEL)}
-        return sorted(n for n, node in marked.items() if n in self.members or _out(node, self.pool_name, "").ours)
+        marked, members = self.cluster.nodes(names.RUN_LABEL), self.members
+        left = [node for node in marked if ownership.name(node) in members or _out(node, self.pool_name, "").ours]
+        return sorted(map(ownership.name, left))
 
     @property
     def members(self) -> set[str]:

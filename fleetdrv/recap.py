@@ -103,7 +103,8 @@ def counts(result: Result) -> dict[str, int]:
 
 def _unlisted(crew: Crew, out: Iterable[str]) -> str:
     """Say who is out by an earlier run's hand and is no host of the pool any more, and what tells what to do."""
-    unlisted = [name for name in out if name not in crew.members and name not in crew.drivers]
+    listed = {*crew.members, *crew.drivers}
+    unlisted = [name for name in out if name not in listed]
     see = f"; see: fleetdrv status {crew.pool_name}"
     return f"not in the inventory any more: {fold(unlisted)}{see}" if unlisted else ""
 
