@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from fleetdrv import causes, entries, gone
 from fleetdrv.attempts import Counting
@@ -239,9 +238,10 @@ class NodeDriver:
     def _pay(self, warrant: Warrant, acts: Mapping[Debt, Act]) -> Owed:
         """Pay debts until one is due that is not in `acts`, or an act was the last.
 
-        Each act that is cut off is gone on with by looking again, so an API that is away for a moment ends no
-        turn. How long that is tried is bounded by the Lease, which cannot be renewed meanwhile.
+        Each act that is cut off is gone on with by looking again, so an API that is away for a moment ends no turn.
+        That is bounded by the Lease, which cannot be renewed meanwhile; where it can, by the number of looks.
         """
+        why = "this is a bug"
         for _ in range(MAX_ROUNDS):
             warrant.check()
             self.stopwatch.enter("look")
@@ -257,7 +257,7 @@ class NodeDriver:
                 self._tell("cordon", str(error.cause), Level.WARNING)
                 continue  # the next look sees whose it is, or who holds it
             except ClusterAway as error:
-                self._tell("cluster", f"waiting for the API: {error}", Level.WARNING)
+                self._tell("cluster", why := f"waiting for the API: {error}", Level.WARNING)
                 self.sleep(AWAY_SECONDS)
                 continue
             except (Gone, NotFound) as error:
@@ -265,11 +265,11 @@ class NodeDriver:
                 return self._last_look(warrant.run)
             if final is not None:
                 return final
-        raise Permanent(self.name, "turn", f"still owes something after {MAX_ROUNDS} looks; this is a bug")
+        raise Permanent(self.name, "turn", f"still owes something after {MAX_ROUNDS} looks; {why}")
 
     def _last_look(self, run: str) -> Owed:
         touched, self._outage.out = self._seen.standing.touched or self._outage.changing, False
-        machine = gone.LastLook(known=self._seen, look=partial(self._look_at, run), follow=self._jobs.follow)
+        machine = gone.LastLook(self._seen, lambda now: self._look_at(run, now), self._jobs.follow)
         return self._with_cause(machine.owed(touched=touched))
 
     def _adopt(self, due: Owed, warrant: Warrant) -> None:

@@ -36,7 +36,7 @@ def demand(service: Service, error: FleetdrvError) -> None:
     raise error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LastLook:
     """What can still be seen of a machine whose Node is gone."""
 

@@ -45,7 +45,7 @@ class Machine:
         return cast(View, said)
 
     def told(self, *, touched: bool = True) -> Owed:
-        seen = LastLook(known=a_view(CHANGE), look=self.look, follow=self.followed.append)
+        seen = LastLook(a_view(CHANGE), self.look, self.followed.append)
         return seen.owed(touched=touched)
 
 
