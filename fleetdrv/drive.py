@@ -238,7 +238,7 @@ class NodeDriver:
     def _pay(self, warrant: Warrant, acts: Mapping[Debt, Act]) -> Owed:
         """Pay debts until one is due that is not in `acts`, or an act was the last.
 
-        Each act that is cut off is gone on with by looking again, so an API that is away for a moment ends no turn.
+        Each act that is cut off is gone on with by looking again: an API that is away for a moment ends no turn.
         That is bounded by the Lease, which cannot be renewed meanwhile; where it can, by the number of looks.
         """
         why = "this is a bug"
