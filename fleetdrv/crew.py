@@ -57,6 +57,9 @@ class Crew:
     away: Callable[[], str] = str  # says which way to nodes is gone for now
     again: tuple[str, str] = ("", "")
     """The command that goes on with the run, and the one that repairs NODE."""
+    aborted: str = ""
+    """Id of the run on record, if it was aborted when `record` read it: its controller may have died before it
+    could close it, and whoever types the command afterwards wants a new one."""
 
     @property
     def digest(self) -> str:
@@ -64,8 +67,10 @@ class Crew:
         return self.loaded.digest + (_UPGRADE if self.versions.upgrade else "")
 
     def goes_on(self, record: RunRecord | None) -> bool:
-        """Tell whether a run that is recorded has the same aim and did not end."""
-        return record is not None and not record.finished and record.digest == self.digest
+        """Tell whether a run that is recorded has the same aim and did not end, nor was aborted."""
+        if record is None or record.finished or record.id == self.aborted:
+            return False
+        return record.digest == self.digest
 
     def recall(self, record: RunRecord | None) -> None:
         """Take over the versions that a run of this playbook chose; an upgrade goes on only with its own."""
@@ -83,7 +88,10 @@ class Crew:
         """Return the pool's run record, if there is one."""
         if self.cluster is None:
             return None
-        return leases.run_record(self.cluster.lease(names.lease_name(self.pool_name)))
+        lease = self.cluster.lease(names.lease_name(self.pool_name))
+        order = leases.orders(lease).aborted
+        self.aborted = order.run if order else ""
+        return leases.run_record(lease)
 
     def survey(self, run: str) -> dict[str, Owed | FleetdrvError]:
         """Look at all selected nodes at once.
