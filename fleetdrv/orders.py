@@ -42,8 +42,8 @@ def abort(options: Options, pool: str) -> ExitCode:
     """End a run."""
     with _cluster(options) as cluster:
         holding.abort(cluster, _known(cluster, pool), str(this_process()), options.reason or _WHY)
-    text = f"{pool}: its run is aborted and starts no more nodes; those in hand are finished by its controller, or,"
-    return _told(options, "abort", f"{text} where that is gone, by the next apply, which is a new run")
+    by = "by its controller or, where that is gone, by the next apply, which is a new run"
+    return _told(options, "abort", f"{pool}: its run is aborted; nodes in hand are finished {by}")
 
 
 def hold(options: Options, node: str) -> ExitCode:

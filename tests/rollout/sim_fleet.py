@@ -225,7 +225,10 @@ class SimFleet:
     # -- comparing and starting over
 
     def end_state(self) -> dict[str, Any]:
-        """Return what two rollouts that ended alike must have in common: nodes, Node objects, the Lease."""
+        """Return what two rollouts that ended alike must have in common: nodes and Node objects.
+
+        Not the Lease: a run killed after its last change leaves the next command nothing to do, nor to write.
+        """
         state: dict[str, Any] = {}
         for name, node in self.nodes.items():
             body = self.node(name)
