@@ -1,7 +1,8 @@
 """SIGKILL at outward effects on a virtual machine, then the same command again.
 
-Real systemd units, real dkms and a real kernel under the jobs that outlive the controller; every point of
-the rollout is covered on simulated nodes (tests/rollout/test_crash.py), here one moment of each.
+Real systemd units, real dkms and a real kernel under the jobs that outlive the controller; every moment of
+every kind of run is covered on simulated nodes (tests/rollout/test_crash.py). Here two kinds that a node can be
+brought to again and again are killed at each of their effects, at one moment of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pytest
 
@@ -20,7 +22,34 @@ from tests.rollout.ssh_front import Backend, Loop, SshFront
 from tests.vm.vm_fleet import CODE, VmFleet
 
 NODE = "node-1"
-AT_LEAST = 12
+
+
+def _upgraded(fleet: VmFleet) -> str:
+    """To and fro between two versions."""
+    return "1.1" if fleet.ssh(NODE, CODE).strip() == "1.0" else "1.0"
+
+
+def _drifted(fleet: VmFleet) -> str:
+    """Somebody has unloaded the driver."""
+    version = fleet.ssh(NODE, CODE).strip()
+    fleet.ssh(NODE, "rmmod fleetdrv_toy")
+    return version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """`prepare` brings the node to where `verb` is typed, and returns the version that it is typed for."""
+
+    prepare: Callable[[VmFleet], str]
+    verb: tuple[str, ...]
+    at_least: int
+    """So many effects; together at least 24."""
+
+
+KINDS = {
+    "upgrade": Kind(prepare=_upgraded, verb=("apply", "--yes"), at_least=14),
+    "remediate": Kind(prepare=_drifted, verb=("remediate",), at_least=10),
+}
 
 
 class Fronted:
@@ -42,10 +71,11 @@ class Fronted:
         text = fleet.inventory.read_text().replace(port, str(front.port))
         self.inventory.write_text(text.replace(str(fleet.folder / "known_hosts"), str(known)))
 
-    def apply(self, version: str) -> tuple[int, str]:
-        """Run one upgrade of one node; it may be killed."""
+    def type(self, kind: Kind, version: str) -> tuple[int, str]:
+        """Run a command for one node; it may be killed."""
+        verb, *options = kind.verb
         book = str(self.fleet.playbook(version))
-        arguments = ("apply", book, "-i", str(self.inventory), "--yes", "-l", NODE)
+        arguments = (verb, book, "-i", str(self.inventory), *options, "-l", NODE)
         with self.fleet.start(*arguments, kubeconfig=self.api.kubeconfig) as process:
             self.points.victim = process.pid
             out, errors = process.communicate(timeout=1800)
@@ -68,37 +98,38 @@ def _backend(fleet: VmFleet) -> Backend:
 
 @pytest.fixture
 def fronted(fleet: VmFleet) -> Iterator[Fronted]:
-    """Both nodes at 1.0, the first one behind the proxies."""
+    """The nodes at 1.0, the first one behind the proxies."""
     fleet.apply("1.0")
     with ExitStack() as stack:
         yield Fronted(fleet, stack)
 
 
 @pytest.mark.long
-def test_killed_on_a_virtual_machine_the_same_command_finishes(
-    fronted: Fronted, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("name", KINDS)
+def test_killed_at_an_effect_on_a_virtual_machine_the_same_command_finishes(
+    fronted: Fronted, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    fleet, points, wanted = fronted.fleet, fronted.points, {}
-    for version in ("1.1", "1.0"):
+    fleet, points, kind, wanted = fronted.fleet, fronted.points, KINDS[name], {}
+    for _ in range(2):
+        version = kind.prepare(fleet)
         points.arm(-1, Moment.BEFORE)
-        code, said = fronted.apply(version)
+        code, said = fronted.type(kind, version)
         assert code == 0, said
         wanted[version] = fleet.end_state(NODE)
     recorded = len(points.seen)
-    assert recorded >= AT_LEAST
+    assert recorded >= kind.at_least, points.seen
     moments = list(Moment)
     killed: list[Point] = []
     for at in range(recorded):
-        version = "1.1" if fleet.ssh(NODE, CODE).strip() == "1.0" else "1.0"
+        version = kind.prepare(fleet)
         points.arm(at, moments[at % len(moments)])
-        code, said = fronted.apply(version)
+        code, said = fronted.type(kind, version)
         assert code == -signal.SIGKILL, (at, said)
         assert points.killed is not None
         killed.append(points.killed)
         points.arm(-1, Moment.BEFORE)
-        code, said = fronted.apply(version)
+        code, said = fronted.type(kind, version)
         told = f"killed at {at}, {moments[at % len(moments)]}: {killed[-1]}\n{said}"
         assert code == 0, told
         assert fleet.end_state(NODE) == wanted[version], told
     record_property("SIGKILLs on a virtual machine, recorded and killed", f"{recorded} and {len(killed)}")
-
