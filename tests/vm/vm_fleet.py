@@ -49,7 +49,7 @@ class VmFleet:
 
     def ssh(self, node: str, command: str) -> str:
         """Run a command on a node with OpenSSH; it has to succeed."""
-        done = lab.ssh(self.folder, node, command, timeout_seconds=300)
+        done = lab.ssh(self.folder, node, command, timeout_seconds=900)
         assert done.returncode == 0, (node, command, done)
         return done.stdout
 
