@@ -47,9 +47,15 @@ def dpkg(running: dict[str, list[str]]) -> str:
 
 
 def job_runs() -> bool:
-    """Tell whether a job has begun and not ended."""
-    started = glob.glob("/var/lib/fleetdrv/jobs/*/started")
-    return any(not os.path.exists(os.path.join(os.path.dirname(path), "rc")) for path in started)
+    """Tell whether a job is at work: not one that an earlier power cut ended, which has no end written either."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        now = file.read().strip()
+    for path in glob.glob("/var/lib/fleetdrv/jobs/*/started"):
+        with open(path) as file:
+            boot, pid, _ = file.read().split()
+        if boot == now and words(pid)[0] and not os.path.exists(os.path.join(os.path.dirname(path), "rc")):
+            return True
+    return False
 
 
 def main() -> None:
