@@ -149,6 +149,17 @@ ln -sfn /usr/src/linux-headers-{LATER} /lib/modules/{LATER}/build
 """
 
 
+@pytest.fixture
+def offered(fleet: VmFleet, mirror: Mirror) -> Iterator[None]:
+    """The node's own apt knows the mirror."""
+    site = "/etc/apt/sources.list.d/site.list"
+    line = f"deb [trusted=yes] {mirror.source['uri']} stable main\n"
+    fleet.put(NODE, site, line.encode())
+    fleet.ssh(NODE, "apt-get -q update")
+    yield
+    fleet.ssh(NODE, f"rm {site}")
+
+
 def tools(fleet: VmFleet, mirror: Mirror, version: str) -> Path:
     """Write a playbook of the tools, with a module of the kernel's own."""
     source = {"packages": {TOOLS: version}, "repository": mirror.source, "hold": False}
@@ -232,11 +243,9 @@ def test_a_compiler_that_is_killed_is_named_and_the_same_command_tries_again(fle
     assert fleet.ssh(NODE, CODE).strip() == version
 
 
-def test_a_full_boot_is_found_before_the_cordon_and_the_command_that_is_named_makes_room(
-    fleet: VmFleet, mirror: Mirror
-) -> None:
+@pytest.mark.usefixtures("offered")
+def test_a_full_boot_is_found_before_the_cordon_and_the_command_that_is_named_makes_room(fleet: VmFleet) -> None:
     version = other(fleet)
-    offer(fleet, mirror)
     fleet.ssh(NODE, "cp -a /etc/initramfs-tools /root/; echo MODULES=list >/etc/initramfs-tools/conf.d/short; "
                     "echo fleetdrv_toy >>/etc/initramfs-tools/modules; cp -a /boot /root/boot")
     try:
@@ -294,20 +303,9 @@ def test_a_clock_that_is_behind_is_named(fleet: VmFleet, mirror: Mirror) -> None
     assert installed(fleet) == "1.4 installed"
 
 
-def offer(fleet: VmFleet, mirror: Mirror) -> None:
-    """Have the node's own apt know the mirror."""
-    source = mirror.source
-    line = f"deb [trusted=yes] {source['uri']} stable main\n"
-    fleet.put(NODE, "/etc/apt/sources.list.d/site.list", line.encode())
-    fleet.ssh(NODE, "apt-get -q update")
-
-
-@pytest.mark.usefixtures("fresh_cache")
-def test_headers_that_are_missing_for_the_newest_kernel_and_a_boot_without_a_build(
-    fleet: VmFleet, mirror: Mirror
-) -> None:
+@pytest.mark.usefixtures("fresh_cache", "offered")
+def test_headers_that_are_missing_for_the_newest_kernel_and_a_boot_without_a_build(fleet: VmFleet) -> None:
     version = other(fleet)
-    offer(fleet, mirror)
     running = fleet.ssh(NODE, "uname -r").strip()
     fleet.ssh(NODE, f"mkdir -p /lib/modules/{LATER}/kernel; cd /lib/modules; cp {running}/modules.[ob]* {LATER}; "
                     f"touch /boot/vmlinuz-{LATER}")
@@ -331,7 +329,7 @@ def test_headers_that_are_missing_for_the_newest_kernel_and_a_boot_without_a_bui
 
 def _comes_up_without_a_build(fleet: VmFleet, version: str, running: str) -> None:
     """The node boots the older kernel, for which somebody has taken the driver away."""
-    fleet.ssh(NODE, f"dkms uninstall -m toy -v {version} -k {running}; sync")
+    fleet.ssh(NODE, f"dkms remove -m toy -v {version} -k {running}; sync")
     machine = lab.machine(fleet.folder, NODE)
     boots = machine.boots()
     machine.reset()
