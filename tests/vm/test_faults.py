@@ -250,9 +250,9 @@ def test_a_full_boot_is_found_before_the_cordon_and_the_command_that_is_named_ma
     fleet.ssh(NODE, "cp -a /etc/initramfs-tools /root/; echo MODULES=list >/etc/initramfs-tools/conf.d/short; "
                     "echo fleetdrv_toy >>/etc/initramfs-tools/modules; cp -a /boot /root/boot")
     try:
-        fleet.ssh(NODE, "mount -t tmpfs -o size=200m none /boot && cp -a /root/boot/. /boot && update-initramfs -u && "
-                        "apt-get -q -y install old-kernel >/dev/null && apt-mark auto old-kernel >/dev/null && "
-                        "used=$(df --output=used -B1 /boot | tail -n1) && "
+        fleet.ssh(NODE, "mount -t tmpfs -o size=200m none /boot && cp -a /root/boot/. /boot && "
+                        "update-initramfs -u && apt-get -q -y install old-kernel >/dev/null && "
+                        "apt-mark auto old-kernel >/dev/null && used=$(df --output=used -B1 /boot | tail -n1) && "
                         "mount -o remount,size=$((used + 1000000)) /boot")
         ended = fleet.apply(version, "-l", NODE, code=4)
         assert "/boot: " in ended.out
