@@ -29,7 +29,7 @@ DISK_FULL = Finding(
 BOOT_FULL = Finding(
     name="boot-full",
     rows=(60,),
-    cause="/boot is full: the initramfs of a kernel could not be written.",
+    cause="/boot is full: the initramfs of a kernel cannot be written.",
     remedy="On the node, remove old kernels, never the running or the newest one: apt-get autoremove --purge; "
     "then: update-initramfs -u -k all",
     retry=Retry.AFTER_REMEDY,
@@ -136,6 +136,7 @@ APT: tuple[Rule, ...] = (
         r"update-initramfs: failed for (?P<path>/boot/\S+) with \d+",
         r"'?/boot/\S+'?: No space left on device",
         r"(?P<path>/boot/\S+): no space left for a new one",
+        r"(?P<path>/boot): \d+ KiB free; \d+ KiB are needed, as /boot/\S+ carries",
         r"mkinitramfs failure \S+",
     ),
     rule(

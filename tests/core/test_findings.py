@@ -280,6 +280,12 @@ def test_our_own_programs_words_are_known(name: str, line: str) -> None:
     assert first(f"== toy: install\n{line}") == name
 
 
+def test_no_room_for_an_initramfs_is_a_full_boot_before_anything_was_written() -> None:
+    """As initrd.sh says it in stage, seen on a virtual machine."""
+    line = "/boot: 980 KiB free; 8806 KiB are needed, as /boot/initrd.img-6.1 carries nvidia and has to be"
+    assert first(f"== nvidia: trial build\n{line} written anew beside the old one.") == "boot-full"
+
+
 def test_what_the_evidence_names_stands_in_the_remedy() -> None:
     held = classify("toy-dkms is held at 1.0 by somebody else: apt-mark unhold toy-dkms")[0].finding
     assert "apt-mark unhold toy-dkms" in held.remedy
