@@ -257,7 +257,7 @@ def test_a_full_boot_is_found_before_the_cordon_and_the_command_that_is_named_ma
         ended = fleet.apply(version, "-l", NODE, code=4)
         assert "/boot: " in ended.out
         assert "carries fleetdrv_toy" in ended.out
-        assert "cause: /boot is full" in ended.out
+        assert "/boot is full: the initramfs of a kernel cannot be written" in ended.out
         assert "apt-get autoremove --purge" in ended.out
         assert not fleet.journal("cordon")
         assert_serves(fleet)
