@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -105,7 +105,8 @@ class Crew:
         workers = ThreadPoolExecutor(width, thread_name_prefix="survey")
         try:
             looks = {name: workers.submit(driver.look, run) for name, driver in self.drivers.items()}
-            wait(looks.values())
+            for future in looks.values():  # not wait(): a Ctrl-C in it may leave futures locked for ever
+                future.exception()
         finally:
             workers.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for whom nobody asked yet
         seen: dict[str, Owed | FleetdrvError] = {}

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,15 +116,16 @@ def test_a_left_over_is_named_though_its_host_left_the_inventory() -> None:
 def test_a_ctrl_c_during_the_survey_does_not_wait_for_all_that_were_not_asked_yet() -> None:
     """Thousands of dead addresses take minutes; whoever pressed Ctrl-C wants his terminal back."""
     asked: list[str] = []
+    number = count(1)
 
     def look(run: str) -> Owed:
         asked.append(run)
-        if len(asked) == 100:  # all are waiting in the queue by now
+        if next(number) == 100:  # all are waiting in the queue by now
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.2)
         return Owed(debt=Debt.NOTHING)
 
-    drivers = {f"n{number}": SimpleNamespace(look=look, view=None) for number in range(64 * 20)}
+    drivers = {f"n{n}": SimpleNamespace(look=look, view=None) for n in range(64 * 20)}
     with pytest.raises(KeyboardInterrupt):
         Crew.survey(SimpleNamespace(drivers=drivers), "r1")  # type: ignore[arg-type]
     time.sleep(1.5)
