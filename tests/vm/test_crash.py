@@ -107,6 +107,7 @@ def fronted(fleet: VmFleet) -> Iterator[Fronted]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_at_an_effect_on_a_virtual_machine_the_same_command_finishes(
     fronted: Fronted, name: str, record_property: Callable[[str, object], None]
