@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if tier == "named":
         return
     sliceable = [item for item in rest if not item.get_closest_marker("long")]
-    picked = sliceable[_commit() % len(sliceable)]
+    picked = sliceable[_commit() % len(sliceable)] if sliceable else None
     dropped = [item for item in rest if item is not picked]
     if dropped:
         dropped[0].config.hook.pytest_deselected(items=dropped)
