@@ -234,8 +234,8 @@ DKMS: tuple[Rule, ...] = (
             repair=Repair.REBUILD,
         ),
         symptoms=(
-            r"Bad return status for module build on kernel: (?P<kernel>\S+)",
-            r"does not compile for kernel (?P<kernel>\S+)",
+            r"Bad return status for module build on kernel: (?P<kernel>[^\s:]+)",
+            r"does not compile for kernel (?P<kernel>[^\s:]+)",
             r"^(?:make|Building) .*\(bad exit status: \d+\)",
         ),
         explained_by=_WHY_NO_BUILD,

@@ -293,6 +293,13 @@ def test_what_the_evidence_names_stands_in_the_remedy() -> None:
     assert "apt-get install linux-headers-6.1.0-9 " in headers.remedy
 
 
+def test_a_kernel_is_named_without_the_colon_behind_it() -> None:
+    """As trial.sh says it, on a virtual machine whose compiler was killed for want of memory."""
+    every = classify("toy 1.2 does not compile for kernel 6.1.0-56: the compiler was killed")
+    causes = [found.finding.cause for found in every if found.finding.name == "dkms-build-failed"]
+    assert causes == ["The module does not compile for kernel 6.1.0-56."]
+
+
 # -- facts
 
 _NEXT = Kernels(running=KERNEL, newest=NEXT_KERNEL, default=NEXT_KERNEL)
