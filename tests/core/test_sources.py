@@ -91,7 +91,7 @@ def test_every_file_of_a_folder_tells_its_faults(tmp_path: Path) -> None:
         ("all: &a {vars: {x: *a}}", " not YAML: line 1: an alias inside itself"),
         ("all:\n\thosts:", "2: not YAML: "),
         ("all: {vars: {x: !!int words}}", "1: cannot be read: "),
-        ("plugin: aws_ec2\n", "1: plugin: Ansible's inventory plugins do not run here"),
+        ("plugin: aws_ec2\n", "1: plugin: aws_ec2 is one of Ansible's inventory plugins, which do not run"),
         ("$ANSIBLE_VAULT;1.1;AES256\n6162\n", "1: encrypted by ansible-vault"),
         ("all: {hosts: {'a b': }}", "1: all.hosts.a b: 'a b' is no name of a host"),
         ("all: {hosts: {'n[1-999999]': }}", "1: all.hosts.n[1-999999]: [1-999999] means more than 100000 names"),
