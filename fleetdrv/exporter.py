@@ -150,7 +150,7 @@ def _seen(driver: NodeDriver, ending: Ending | None) -> NodeSeen:
 def _out_since(crew: Crew) -> dict[str, float]:
     if crew.cluster is None:
         return {}
-    members, found = {host.node_name for host in crew.pool_hosts}, {}
+    members, found = crew.members, {}
     for node in crew.cluster.nodes(names.RUN_LABEL):
         with suppress(FleetdrvError):
             record = ownership.state(node).record

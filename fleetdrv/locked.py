@@ -111,7 +111,7 @@ def locked(
 def _held(crew: Crew, cluster: Cluster, floor: int) -> Iterator[Held]:
     """Hold the pool's Lease; whoever held it before, and may wake again, is fenced off."""
     with holding.acquire(cluster, crew.pool_name, this_process(), floor_token=floor) as held:
-        held.fence_off(partial(fence, cluster, {host.node_name for host in crew.pool_hosts}))
+        held.fence_off(partial(fence, cluster, crew.members))
         yield held
 
 
@@ -165,6 +165,6 @@ def close(crew: Crew, lock: Lock, result: Result, say: Say) -> None:
 
 def _out(crew: Crew) -> tuple[str, ...]:
     """Name the pool's nodes that take no pods now, whoever did it."""
-    members = {host.node_name for host in crew.pool_hosts}
+    members = crew.members
     nodes = crew.cluster.nodes() if crew.cluster else ()
     return tuple(sorted(name for name in map(ownership.name, filter(is_out, nodes)) if name in members))
